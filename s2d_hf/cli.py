@@ -38,7 +38,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--landmark-weights",
         metavar="FILE",
-        help="the MobileFaceNet landmark detector (.pth.tar or .safetensors); needed unless the model has no prompters",
+        help="the MobileFaceNet landmark detector (.pth.tar or .safetensors); needed by models with prompters",
     )
     names = parser.add_mutually_exclusive_group()
     names.add_argument(

@@ -154,7 +154,9 @@ def _find_state_dict(loaded: object, path: Path) -> dict[str, torch.Tensor]:
     if isinstance(loaded, dict):
         tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no state dict, neither at its top nor under model, model_state_dict, state_dict.")
+        raise ValueError(
+            f"{path} holds no state dict, neither at its top nor under model, model_state_dict, state_dict."
+        )
     return tensors
 
 
@@ -201,14 +203,18 @@ def infer_config(
         fields["prompt_type"] = "deep"
     if prompts:
         if "patch_embed_prompt.proj.weight" not in state:
-            raise ValueError("This checkpoint has prompters, but no landmark embedding (patch_embed_prompt.proj.weight).")
+            raise ValueError(
+                "This checkpoint has prompters, but no landmark embedding (patch_embed_prompt.proj.weight)."
+            )
         fields["landmark_channels"] = state["patch_embed_prompt.proj.weight"].shape[1]
         fields["prompt_hidden_size"] = state["prompt_blocks.0.conv0_0.weight"].shape[0]
     if fields["temporal_adapters"]:
         fields["num_frames"] = state["temporal_embedding"].shape[1]
         down = state.get("prompt_blocks.0.TMA.T_Adapter.D_fc1.weight")
         if down is None:
-            raise ValueError("This checkpoint has a temporal embedding, but no temporal adapters (prompt_blocks.*.TMA).")
+            raise ValueError(
+                "This checkpoint has a temporal embedding, but no temporal adapters (prompt_blocks.*.TMA)."
+            )
         fields["adapter_ratio"] = down.shape[0] / hidden_size
         fields["adapter_num_heads"] = adapter_num_heads
     head = state.get("head.fc_cls.weight", state.get("head.weight"))

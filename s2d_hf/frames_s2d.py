@@ -142,7 +142,7 @@ def to_rgb(image: Any, input_data_format: str | ChannelDimension | None = None) 
     if isinstance(image, np.ndarray):
         if image.dtype.kind not in "buif":
             raise TypeError(f"An image of dtype {image.dtype} can't be read; pass integers or floats.")
-        image = torch.from_numpy(np.ascontiguousarray(image))
+        image = torch.from_numpy(np.require(image, requirements=["C", "W"]))
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"Expected a PIL image, a numpy array or a torch tensor, got {type(image).__name__}.")
     if image.numel() == 0:

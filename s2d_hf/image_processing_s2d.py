@@ -36,8 +36,8 @@ class S2DImageProcessor(LandmarkProcessorMixin, TorchvisionBackend):
             `do_landmarks` and `return_landmarks`.
 
     Called with one image or a list of them (PIL images of any mode, arrays, tensors, paths, URLs), it resizes the
-    shorter edge to 224 pixels, crops the middle 224x224, scales to [0, 1], normalises with ImageNet's mean and standard
-    deviation, and computes the landmark features from the result. Grey, RGBA and 16-bit images become RGB.
+    shorter edge to 224 pixels, crops the middle 224x224, scales to [0, 1], normalises with ImageNet's mean and
+    standard deviation, and computes the landmark features from the result. Grey, RGBA and 16-bit images become RGB.
     Floating-point images may lie in [0, 1] or [0, 255].
 
     Returns, with `return_tensors="pt"`:

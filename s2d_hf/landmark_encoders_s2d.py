@@ -130,9 +130,7 @@ class ResidualStage(nn.Module):
 
     def __init__(self, channels: int, num_blocks: int, groups: int):
         super().__init__()
-        self.model = nn.Sequential(
-            *(DepthWise(channels, channels, groups, residual=True) for _ in range(num_blocks))
-        )
+        self.model = nn.Sequential(*(DepthWise(channels, channels, groups, residual=True) for _ in range(num_blocks)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)

@@ -1,4 +1,4 @@
-"""What the S2D image and video processors share: a landmark encoder of their own that is saved and loaded with them."""
+"""What the S2D image and video processors share: a landmark encoder that is saved and loaded with them."""
 
 import copy
 import os

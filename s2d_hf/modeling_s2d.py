@@ -357,7 +357,7 @@ class S2DPreTrainedModel(PreTrainedModel):
         state = _vit_state_dict(vit, base.config.num_hidden_layers)
         own = base.state_dict()
         wrong = [
-            f"{name}: {tuple(tensor.shape)} in the checkpoint, {tuple(own[name].shape) if name in own else 'no such weight'} here"
+            f"{name}: {tuple(tensor.shape)}, expected {tuple(own[name].shape) if name in own else 'no such weight'}"
             for name, tensor in state.items()
             if name not in own or own[name].shape != tensor.shape
         ]  # fmt: skip

@@ -6,7 +6,6 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import av
 import numpy as np
 import pytest
 import skimage.data
@@ -16,6 +15,9 @@ from safetensors.torch import load_file
 
 from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification
 from s2d_hf.conversion import convert_checkpoint
+
+from .small_models import TINY, random_inputs, randomise
+from .videos import write_video
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
@@ -37,9 +39,7 @@ def golden(shared) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def official_state(golden) -> dict[str, torch.Tensor]:
     """A state dict under the authors' names."""
-    return {
-        name.removeprefix("official."): tensor for name, tensor in golden.items() if name.startswith("official.")
-    }
+    return {name.removeprefix("official."): tensor for name, tensor in golden.items() if name.startswith("official.")}
 
 
 @pytest.fixture(scope="session")
@@ -80,36 +80,6 @@ def tiny_config() -> S2DConfig:
     return S2DConfig(**TINY)
 
 
-TINY = {
-    "image_size": 32,
-    "patch_size": 8,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "landmark_channels": 6,
-    "landmark_size": 5,
-    "prompt_hidden_size": 4,
-    "num_frames": 4,
-    "adapter_num_heads": 2,
-    "adapter_init": "random",
-    "num_labels": 5,
-}
-
-
-def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Gives every parameter a random value that matters, also those that start at zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            is_norm = "norm" in name and name.endswith("weight")
-            parameter.copy_(1 + 0.1 * noise if is_norm else 0.15 * noise)
-            if name.endswith("fovea_scale"):
-                parameter.copy_(5 + noise)
-    return model
-
-
 @pytest.fixture
 def tiny_video_model(tiny_config) -> S2DForVideoClassification:
     return randomise(S2DForVideoClassification(tiny_config)).eval()
@@ -126,32 +96,10 @@ def tiny_inputs(tiny_config) -> dict[str, torch.Tensor]:
     return random_inputs(tiny_config, batch_size=2)
 
 
-def random_inputs(config: S2DConfig, batch_size: int, video: bool = True, seed: int = 1) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    leading = (batch_size, config.num_frames) if video else (batch_size,)
-    size, cells = config.image_size, config.landmark_size
-    return {
-        "pixel_values": torch.randn(*leading, 3, size, size, generator=generator),
-        "landmark_features": torch.randn(*leading, config.landmark_channels, cells, cells, generator=generator),
-    }
-
-
 @pytest.fixture(scope="session")
 def face() -> np.ndarray:
     """A real face, `(224, 224, 3)` uint8: a loose crop of scikit-image's astronaut."""
     return np.ascontiguousarray(skimage.data.astronaut()[:224, 110:334])
-
-
-def write_video(path: Path, frames: list[np.ndarray], fps: int = 25, **options: str) -> Path:
-    """Writes RGB frames `(height, width, 3)` as H.264; `options` go to the container."""
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -159,13 +107,3 @@ def face_video(face, tmp_path_factory) -> Path:
     """A real face that moves to the right, 40 frames."""
     frames = [np.roll(face, shift=i, axis=1) for i in range(40)]
     return write_video(tmp_path_factory.mktemp("videos") / "face.mp4", frames)
-
-
-def counting_frames(num_frames: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
-    """Grey frames whose brightness tells their index: 3 * index + 20."""
-    return [np.full((height, width, 3), 3 * i + 20, np.uint8) for i in range(num_frames)]
-
-
-def frame_number(frame: np.ndarray | torch.Tensor) -> int:
-    """The index of a frame of `counting_frames`, also after lossy compression."""
-    return round((float(torch.as_tensor(frame).float().mean()) - 20) / 3)

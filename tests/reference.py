@@ -93,9 +93,7 @@ def _reference_clip(
             new_frames = [x + t for x, t in zip(new_frames, added, strict=True)]
         if config.prompt_type != "none":
             landmark = [_norm(state, "prompt_norms.0", a, eps) for a in prompts]
-            prompts = [
-                _prompter(state, f"{name}.prompter", x, a) for x, a in zip(normed, landmark, strict=True)
-            ]
+            prompts = [_prompter(state, f"{name}.prompter", x, a) for x, a in zip(normed, landmark, strict=True)]
             new_frames = [x + p for x, p in zip(new_frames, prompts, strict=True)]
         return new_frames, prompts
 
