@@ -251,10 +251,11 @@ def convert_state_dict(
             message names each of them.
     """
     state, report = dict(state), ConversionReport()
+    has_classifier = "head.fc_cls.weight" in state
     for kind in ("weight", "bias"):
         if f"norm.{kind}" in state and f"ln_post.{kind}" not in state:  # how image checkpoints name it
             state[f"ln_post.{kind}"] = state.pop(f"norm.{kind}")
-        if f"head.{kind}" in state and "head.fc_cls.weight" not in state:
+        if f"head.{kind}" in state and not has_classifier:
             state[f"head.fc_cls.{kind}"] = state.pop(f"head.{kind}")
             report.notes.append(f"head.{kind} was taken as the classifier, for want of head.fc_cls.{kind}.")
     converted, unknown = {}, []
@@ -378,7 +379,9 @@ def convert_checkpoint(
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
-        raise FileExistsError(f"{output} exists and is not an empty folder: name another, or overwrite it.")
+        raise FileExistsError(
+            f"{output} exists and is not an empty folder: name another, or allow it to be overwritten (--overwrite)."
+        )
     state = read_checkpoint(checkpoint)
     try:
         config = infer_config(state, labels, num_attention_heads, adapter_num_heads)

@@ -324,7 +324,8 @@ def load_landmark_weights(encoder: LandmarkEncoder, state: dict[str, torch.Tenso
     Raises:
         ValueError: if names or shapes do not fit; the message names `source` and each of them.
     """
-    own = encoder.state_dict()
+    own = {name: tensor for name, tensor in encoder.state_dict().items() if not _is_counter(name)}
+    state = {name: tensor for name, tensor in state.items() if not _is_counter(name)}
     wrong = [f"{name}: missing" for name in own if name not in state]
     wrong += [f"{name}: unexpected" for name in state if name not in own]
     wrong += [
@@ -335,7 +336,12 @@ def load_landmark_weights(encoder: LandmarkEncoder, state: dict[str, torch.Tenso
     if wrong:
         listed = "\n  ".join([*wrong[:20], *([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])])
         raise ValueError(f"{source} does not hold the weights of {encoder.to_dict()}:\n  {listed}")
-    encoder.load_state_dict(state)
+    encoder.load_state_dict(state, strict=False)
+
+
+def _is_counter(name: str) -> bool:
+    """Batch norms count their training batches; old checkpoints lack the counts, and nothing here reads them."""
+    return name.endswith(".num_batches_tracked")
 
 
 __all__ = [

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from PIL import Image
 from transformers import AutoImageProcessor
 
@@ -88,7 +91,7 @@ def test_save_and_load_with_the_encoder(processor, face, tmp_path):
     changed = S2DImageProcessor.from_pretrained(tmp_path, return_landmarks=True, device="cpu")
     assert "landmarks" in changed(face) and "device" not in changed.to_dict()
     changed, unused = S2DImageProcessor.from_pretrained(tmp_path, size=256, colour=1, return_unused_kwargs=True)
-    assert unused == {"colour": 1} and changed.landmark_encoder is not None
+    assert unused["colour"] == 1 and changed.landmark_encoder is not None
     without = S2DImageProcessor.from_pretrained(tmp_path, landmark_encoder=None)
     assert set(without(face)) == {"pixel_values"}
 
@@ -102,23 +105,18 @@ def test_missing_landmark_weights_are_named(processor, tmp_path):
         S2DImageProcessor(landmark_encoder={"type": "mobilefacenet"}).save_pretrained(tmp_path)
 
 
-def test_pushing_to_the_hub_takes_the_weights_along(processor, monkeypatch):
+def test_pushing_to_the_hub_takes_the_weights_along(processor, monkeypatch, tmp_path):
     uploaded = {}
 
-    def push(self, repo_id, **kwargs):
-        from pathlib import Path
-        from tempfile import TemporaryDirectory
+    def commit(self, repo_id, operations, **kwargs):
+        uploaded.setdefault(repo_id, set()).update(operation.path_in_repo for operation in operations)
 
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            uploaded[repo_id] = {path.name for path in Path(folder).iterdir()}
-
-    monkeypatch.setattr(S2DImageProcessor, "push_to_hub", push)
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        processor.save_pretrained(folder, push_to_hub=True, repo_id="someone/model")
-    assert {"preprocessor_config.json", "landmark_encoder.safetensors"} <= uploaded["someone/model"]
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **kwargs: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    processor.save_pretrained(tmp_path / "model", push_to_hub=True, repo_id="someone/saved")
+    processor.push_to_hub("someone/pushed")
+    for files in (uploaded["someone/saved"], uploaded["someone/pushed"]):
+        assert {"preprocessor_config.json", "landmark_encoder.safetensors", "image_processing_s2d.py"} <= files
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def test_labels_of_a_wrong_shape_are_refused(labels):
 
 def test_other_frame_counts_only_when_asked_for(tiny_video_model, tiny_config):
     longer = random_inputs(S2DConfig(**(TINY | {"num_frames": 7})), batch_size=1)
-    with pytest.raises(ValueError, match="7 frames.*trained with 4.*interpolate_temporal_encoding"):
+    with pytest.raises(ValueError, match=r"7 frames.*trained with 4.*interpolate_temporal_encoding"):
         tiny_video_model(**longer)
     assert tiny_video_model(**longer, interpolate_temporal_encoding=True).logits.shape == (1, 5)
     embeddings = tiny_video_model.s2d.embeddings

@@ -55,11 +55,14 @@ def test_every_kind_of_input_gives_the_same(processor, tmp_path):
     for video in (
         list(clip), [Image.fromarray(frame) for frame in clip], torch.from_numpy(clip), clip.transpose(0, 3, 1, 2),
         clip[None], tmp_path, str(tmp_path), [str(tmp_path)], files, [str(file) for file in files], [files],
-        clip.astype(np.float32), clip.astype(np.uint16) * 257,
     ):  # fmt: skip
         output = processor(video, return_tensors="pt", return_landmarks=True)
         for name, tensor in expected.items():
-            torch.testing.assert_close(output[name], tensor, atol=2e-4, rtol=1e-4)
+            torch.testing.assert_close(output[name], tensor, atol=1e-4, rtol=1e-4)
+    # resized bytes are rounded to bytes, and resized floats are not: up to a grey level apart
+    for video in (clip.astype(np.float32), clip / 255, clip.astype(np.uint16) * 257):
+        output = processor(video, return_tensors="pt")
+        assert (output["pixel_values"] - expected["pixel_values"]).abs().max() < 1.01 / 255 / 0.224
 
 
 def test_frames_are_those_of_the_image_processor(processor, face):
@@ -145,11 +148,10 @@ def test_device_runs_encoder_and_pixels_there(processor, face):
         ("nowhere.mp4", FileNotFoundError, r"nowhere\.mp4"),
         (["nowhere.jpg"], FileNotFoundError, r"nowhere\.jpg"),
         (17, TypeError, r"videos\[0\]: .*int"),
-        (np.zeros((2, 32)), TypeError, r"videos\[0\]|frame"),
     ],
 )
 def test_bad_videos_are_named(processor, video, error, message):
-    with pytest.raises((error, ValueError), match=message):
+    with pytest.raises(error, match=message):
         processor(video)
 
 

@@ -1,0 +1,112 @@
+"""`pipeline` on saved folders, with the package installed and with the folder's own code alone."""
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from s2d_hf import S2DForVideoClassification
+
+from .small_models import randomise
+
+# Run in both environments: loads everything that a folder offers, and reports what it found and what was logged.
+PROBE = Path(__file__).parent / "probe_folder.py"
+
+
+@pytest.fixture(scope="module")
+def image_folder(converted, tmp_path_factory) -> Path:
+    """An image model with the converted model's processors."""
+    from s2d_hf import S2DForImageClassification, S2DImageProcessor, S2DVideoProcessor
+
+    folder = tmp_path_factory.mktemp("image")
+    model = S2DForImageClassification.from_pretrained(converted, temporal_adapters=False)
+    randomise(model).save_pretrained(folder)
+    S2DImageProcessor.from_pretrained(converted).save_pretrained(folder)
+    S2DVideoProcessor.from_pretrained(converted).save_pretrained(folder)
+    return folder
+
+
+def test_video_classification_equals_processor_and_model(converted, face_video):
+    classifier = pipeline("video-classification", model=str(converted))
+    scores = classifier(str(face_video), top_k=7)
+    inputs = classifier.video_processor(str(face_video), return_tensors="pt")
+    assert set(inputs) == {"pixel_values", "landmark_features"} and inputs["pixel_values"].shape[1] == 4
+    with torch.no_grad():
+        probabilities = S2DForVideoClassification.from_pretrained(converted)(**inputs).logits.softmax(-1)[0]
+    assert sum(entry["score"] for entry in scores) == pytest.approx(1, abs=1e-5)
+    for entry in scores:
+        label = classifier.model.config.label2id[entry["label"]]
+        assert entry["score"] == pytest.approx(float(probabilities[label]), abs=1e-5)
+
+
+def test_video_classification_takes_batches_and_folders(converted, face_video, face, tmp_path):
+    Image.fromarray(face).save(tmp_path / "0.png")
+    classifier = pipeline("video-classification", model=str(converted))
+    one_by_one = [classifier(str(video)) for video in (face_video, tmp_path)]
+    together = classifier([str(face_video), str(tmp_path)], batch_size=2)
+    for alone, batched in zip(one_by_one, together, strict=True):
+        assert [entry["label"] for entry in alone] == [entry["label"] for entry in batched]
+        for a, b in zip(alone, batched, strict=True):
+            assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+
+
+def test_image_classification(image_folder, face):
+    classifier = pipeline("image-classification", model=str(image_folder))
+    scores = classifier(Image.fromarray(face), top_k=7)
+    assert sum(entry["score"] for entry in scores) == pytest.approx(1, abs=1e-5)
+    still = pipeline("video-classification", model=str(image_folder))  # averages the image model over the frames
+    clip = still.video_processor([face] * 3, return_tensors="pt")
+    with torch.no_grad():
+        averaged = still.model(**clip).logits.softmax(-1)[0]
+    best = classifier.model.config.label2id[scores[0]["label"]]
+    assert float(averaged[best]) == pytest.approx(scores[0]["score"], abs=1e-4)
+
+
+def run_probe(python: Path | str, mode: str, video_folder: Path, image_folder: Path, video: Path, cache: Path) -> dict:
+    run = subprocess.run(
+        [python, "-I", PROBE, mode, video_folder, image_folder, video],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cache,
+        env={"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"},
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def check_probe(report: dict, module_prefix: str) -> None:
+    assert report["logged"] == []
+    assert report["top"][0]["score"] > 1 / 7
+    for name, module in report["modules"].items():
+        assert module.startswith(module_prefix), name
+    assert set(report["modules"]) == {
+        "AutoConfig", "AutoModel", "AutoModelForVideoClassification", "AutoModelForImageClassification",
+        "AutoImageProcessor", "AutoVideoProcessor", "video-classification", "image-classification",
+    }  # fmt: skip
+
+
+def test_installed_package_needs_no_remote_code(converted, image_folder, face_video, tmp_path):
+    check_probe(run_probe(sys.executable, "installed", converted, image_folder, face_video, tmp_path), "s2d_hf.")
+
+
+def test_folder_alone_is_enough_without_the_package(converted, image_folder, face_video, tmp_path):
+    """
+    A new environment that sees this one's packages, except those installed through .pth files: an editable s2d_hf.
+    `tests/test_environments.py` does the same with everything newly installed.
+    """
+    venv.create(tmp_path / "bare", with_pip=False)
+    site = next((tmp_path / "bare").glob("lib/python*/site-packages"))
+    packages = [path for path in sys.path if path.endswith("site-packages") and not (Path(path) / "s2d_hf").exists()]
+    if not packages:
+        pytest.skip("s2d_hf is not installed in editable mode, so it can't be left out of a borrowed environment")
+    (site / "borrowed.pth").write_text("\n".join(packages))
+    python = tmp_path / "bare" / "bin" / "python"
+    report = run_probe(python, "remote", converted, image_folder, face_video, tmp_path)
+    check_probe(report, "transformers_modules.")
