@@ -15,67 +15,62 @@ from .landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder
 from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from .video_processing_s2d import S2DVideoProcessor
 
-# names of the authors' code -> ours, in the order in which a report lists them: (part, pattern, replacement)
-_RULES = [
-    ("ViT", r"patch_embed\.proj\.(weight|bias)", r"s2d.embeddings.patch_embeddings.\1"),
-    ("ViT", r"cls_token", r"s2d.embeddings.cls_token"),
-    ("ViT", r"pos_embed", r"s2d.embeddings.position_embeddings"),
-    ("ViT", r"blocks\.(\d+)\.norm1\.(weight|bias)", r"s2d.layers.\1.layernorm_before.\2"),
-    ("ViT", r"blocks\.(\d+)\.attn\.(qkv|proj)\.(weight|bias)", r"s2d.layers.\1.attention.\2.\3"),
-    ("ViT", r"blocks\.(\d+)\.norm2\.(weight|bias)", r"s2d.layers.\1.layernorm_after.\2"),
-    ("ViT", r"blocks\.(\d+)\.mlp\.(fc1|fc2)\.(weight|bias)", r"s2d.layers.\1.mlp.\2.\3"),
-    ("landmark embedding", r"patch_embed_prompt\.proj\.(weight|bias)", r"s2d.landmark_embeddings.\1"),
-    ("prompters (MCP)", r"prompt_norms\.(\d+)\.(weight|bias)", r"s2d.prompt_norms.\1.\2"),
-    (
-        "prompters (MCP)",
-        r"prompt_blocks\.(\d+)\.conv0_0\.(weight|bias)",
-        r"s2d.prompt_layers.\1.prompter.appearance_proj.\2",
-    ),
-    (
-        "prompters (MCP)",
-        r"prompt_blocks\.(\d+)\.conv0_1\.(weight|bias)",
-        r"s2d.prompt_layers.\1.prompter.landmark_proj.\2",
-    ),
-    (
-        "prompters (MCP)",
-        r"prompt_blocks\.(\d+)\.conv1x1\.(weight|bias)",
-        r"s2d.prompt_layers.\1.prompter.output_proj.\2",
-    ),
-    ("prompters (MCP)", r"prompt_blocks\.(\d+)\.fovea\.smooth", r"s2d.prompt_layers.\1.prompter.fovea_scale"),
-    (
-        "temporal adapters (TMA)",
-        r"prompt_blocks\.(\d+)\.TMA\.T_Adapter\.attn\.(qkv|proj)\.(weight|bias)",
-        r"s2d.prompt_layers.\1.temporal_adapter.temporal_attention.\2.\3",
-    ),
-    (
-        "temporal adapters (TMA)",
-        r"prompt_blocks\.(\d+)\.TMA\.T_Adapter\.D_fc1\.(weight|bias)",
-        r"s2d.prompt_layers.\1.temporal_adapter.temporal_down.\2",
-    ),
-    (
-        "temporal adapters (TMA)",
-        r"prompt_blocks\.(\d+)\.TMA\.T_Adapter\.D_fc2\.(weight|bias)",
-        r"s2d.prompt_layers.\1.temporal_adapter.temporal_up.\2",
-    ),
-    (
-        "temporal adapters (TMA)",
-        r"prompt_blocks\.(\d+)\.TMA\.norm\.(weight|bias)",
-        r"s2d.prompt_layers.\1.temporal_adapter.layernorm.\2",
-    ),
-    (
-        "temporal adapters (TMA)",
-        r"prompt_blocks\.(\d+)\.TMA\.S_Adapter\.D_fc1\.(weight|bias)",
-        r"s2d.prompt_layers.\1.temporal_adapter.spatial_down.\2",
-    ),
-    (
-        "temporal adapters (TMA)",
-        r"prompt_blocks\.(\d+)\.TMA\.S_Adapter\.D_fc2\.(weight|bias)",
-        r"s2d.prompt_layers.\1.temporal_adapter.spatial_up.\2",
-    ),
-    ("temporal embedding", r"temporal_embedding", r"s2d.embeddings.temporal_embeddings"),
-    ("final norm", r"ln_post\.(weight|bias)", r"s2d.layernorm.\1"),
-    ("classifier", r"head\.fc_cls\.(weight|bias)", r"classifier.\1"),
-]
+# Names of the authors' code and ours, by the part of the model, in the order in which a report lists them. {i} stands
+# for the index of a block, {p} for weight or bias.
+_NAMES = {
+    "ViT": {
+        "patch_embed.proj.{p}": "s2d.embeddings.patch_embeddings.{p}",
+        "cls_token": "s2d.embeddings.cls_token",
+        "pos_embed": "s2d.embeddings.position_embeddings",
+        "blocks.{i}.norm1.{p}": "s2d.layers.{i}.layernorm_before.{p}",
+        "blocks.{i}.attn.qkv.{p}": "s2d.layers.{i}.attention.qkv.{p}",
+        "blocks.{i}.attn.proj.{p}": "s2d.layers.{i}.attention.proj.{p}",
+        "blocks.{i}.norm2.{p}": "s2d.layers.{i}.layernorm_after.{p}",
+        "blocks.{i}.mlp.fc1.{p}": "s2d.layers.{i}.mlp.fc1.{p}",
+        "blocks.{i}.mlp.fc2.{p}": "s2d.layers.{i}.mlp.fc2.{p}",
+    },
+    "landmark embedding": {"patch_embed_prompt.proj.{p}": "s2d.landmark_embeddings.{p}"},
+    "prompters (MCP)": {
+        "prompt_norms.{i}.{p}": "s2d.prompt_norms.{i}.{p}",
+        "prompt_blocks.{i}.conv0_0.{p}": "s2d.prompt_layers.{i}.prompter.appearance_proj.{p}",
+        "prompt_blocks.{i}.conv0_1.{p}": "s2d.prompt_layers.{i}.prompter.landmark_proj.{p}",
+        "prompt_blocks.{i}.fovea.smooth": "s2d.prompt_layers.{i}.prompter.fovea_scale",
+        "prompt_blocks.{i}.conv1x1.{p}": "s2d.prompt_layers.{i}.prompter.output_proj.{p}",
+    },
+    "temporal adapters (TMA)": {
+        "prompt_blocks.{i}.TMA.T_Adapter.D_fc1.{p}": "s2d.prompt_layers.{i}.temporal_adapter.temporal_down.{p}",
+        "prompt_blocks.{i}.TMA.T_Adapter.attn.qkv.{p}": (
+            "s2d.prompt_layers.{i}.temporal_adapter.temporal_attention.qkv.{p}"
+        ),
+        "prompt_blocks.{i}.TMA.T_Adapter.attn.proj.{p}": (
+            "s2d.prompt_layers.{i}.temporal_adapter.temporal_attention.proj.{p}"
+        ),
+        "prompt_blocks.{i}.TMA.T_Adapter.D_fc2.{p}": "s2d.prompt_layers.{i}.temporal_adapter.temporal_up.{p}",
+        "prompt_blocks.{i}.TMA.norm.{p}": "s2d.prompt_layers.{i}.temporal_adapter.layernorm.{p}",
+        "prompt_blocks.{i}.TMA.S_Adapter.D_fc1.{p}": "s2d.prompt_layers.{i}.temporal_adapter.spatial_down.{p}",
+        "prompt_blocks.{i}.TMA.S_Adapter.D_fc2.{p}": "s2d.prompt_layers.{i}.temporal_adapter.spatial_up.{p}",
+    },
+    "temporal embedding": {"temporal_embedding": "s2d.embeddings.temporal_embeddings"},
+    "final norm": {"ln_post.{p}": "s2d.layernorm.{p}"},
+    "classifier": {"head.fc_cls.{p}": "classifier.{p}"},
+}
+
+
+def _rename(name: str, template: str, target: str) -> str | None:
+    """`name` in the form of `target`, if it has the form of `template`."""
+    pattern = re.escape(template).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{p\}", "(?P<p>weight|bias)")
+    match = re.fullmatch(pattern, name)
+    return target.format(**match.groupdict()) if match else None
+
+
+def _our_name(name: str) -> tuple[str, str] | None:
+    """The part of the model that a tensor of the authors belongs to, and our name for it."""
+    for part, names in _NAMES.items():
+        for theirs, ours in names.items():
+            renamed = _rename(name, theirs, ours)
+            if renamed is not None:
+                return part, renamed
+    return None
 
 
 @dataclass
@@ -259,21 +254,22 @@ def convert_state_dict(
             state[f"head.fc_cls.{kind}"] = state.pop(f"head.{kind}")
             report.notes.append(f"head.{kind} was taken as the classifier, for want of head.fc_cls.{kind}.")
     converted, unknown = {}, []
+    mapped: dict[str, list[tuple[str, str]]] = {part: [] for part in _NAMES}
     for name in sorted(state, key=_natural):
         reason = _reason_to_drop(name, state, config)
         if reason:
             report.dropped[name] = reason
             continue
-        for part, pattern, replacement in _RULES:
-            if re.fullmatch(pattern, name):
-                new_name = re.sub(pattern, replacement, name)
-                tensor = state[name]
-                # 1x1 convolutions became matrix products
-                converted[new_name] = tensor.flatten(1) if _is_pointwise(name, tensor) else tensor
-                report.mapped.setdefault(part, []).append((name, new_name))
-                break
-        else:
+        renamed = _our_name(name)
+        if renamed is None:
             unknown.append(name)
+            continue
+        part, new_name = renamed
+        tensor = state[name]
+        # 1x1 convolutions became matrix products
+        converted[new_name] = tensor.flatten(1) if _is_pointwise(name) and tensor.ndim == 4 else tensor
+        mapped[part].append((name, new_name))
+    report.mapped = {part: pairs for part, pairs in mapped.items() if pairs}
     _refuse_misfits(state, converted, unknown, config, report)
     return converted, report
 
@@ -282,8 +278,26 @@ def _natural(name: str) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def _is_pointwise(name: str, tensor: torch.Tensor) -> bool:
-    return tensor.ndim == 4 and name.startswith(("prompt_blocks.", "patch_embed_prompt."))
+def _is_pointwise(name: str) -> bool:
+    """Whether a tensor of the authors is the kernel of a 1x1 convolution."""
+    return re.fullmatch(r"(prompt_blocks\.\d+\.conv\w+|patch_embed_prompt\.proj)\.weight", name) is not None
+
+
+def export_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    The way back: a classifier's state dict under the authors' names and in their shapes, for their code.
+
+    Raises:
+        ValueError: if a tensor has no name there.
+    """
+    exported = {}
+    for name, tensor in state.items():
+        found = (_rename(name, ours, theirs) for names in _NAMES.values() for theirs, ours in names.items())
+        official = next((candidate for candidate in found if candidate is not None), None)
+        if official is None:
+            raise ValueError(f"{name} has no name in the authors' code.")
+        exported[official] = tensor[..., None, None] if _is_pointwise(official) else tensor
+    return exported
 
 
 def _reason_to_drop(name: str, state: dict[str, torch.Tensor], config: S2DConfig) -> str | None:

@@ -1,7 +1,6 @@
 """Small models, real faces and real videos for the tests."""
 
 import os
-import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,7 +12,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification
+from s2d_hf import (
+    S2DConfig,
+    S2DForImageClassification,
+    S2DForVideoClassification,
+    S2DImageProcessor,
+    S2DVideoProcessor,
+)
 from s2d_hf.conversion import convert_checkpoint
 
 from .small_models import TINY, random_inputs, randomise
@@ -68,10 +73,15 @@ def converted(official_state, landmark_weights, tmp_path_factory) -> Path:
     return folder / "golden"
 
 
-@pytest.fixture
-def converted_copy(converted, tmp_path) -> Path:
-    """A copy of the converted folder, to be broken."""
-    return Path(shutil.copytree(converted, tmp_path / "copy"))
+@pytest.fixture(scope="session")
+def image_folder(converted, tmp_path_factory) -> Path:
+    """An image model with the converted model's processors."""
+    folder = tmp_path_factory.mktemp("image")
+    model = S2DForImageClassification.from_pretrained(converted, temporal_adapters=False)
+    randomise(model).save_pretrained(folder)
+    S2DImageProcessor.from_pretrained(converted).save_pretrained(folder)
+    S2DVideoProcessor.from_pretrained(converted).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

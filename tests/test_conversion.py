@@ -7,7 +7,13 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, AutoVideoProcessor
 
 from s2d_hf import S2DForImageClassification, S2DForVideoClassification
-from s2d_hf.conversion import convert_checkpoint, convert_state_dict, infer_config, read_checkpoint
+from s2d_hf.conversion import (
+    convert_checkpoint,
+    convert_state_dict,
+    export_state_dict,
+    infer_config,
+    read_checkpoint,
+)
 from s2d_hf.labels import LABELS, find_labels
 
 
@@ -44,6 +50,15 @@ def test_every_tensor_is_accounted_for(official_state):
     assert set(mapped.values()) == set(converted)
     for old, new in mapped.items():
         assert torch.equal(converted[new].flatten(), official_state[old].flatten())
+
+
+def test_export_is_the_way_back(official_state):
+    converted, _ = convert_state_dict(official_state, infer_config(official_state, num_attention_heads=4))
+    exported = export_state_dict(converted)
+    assert exported.keys() == official_state.keys()
+    assert all(torch.equal(exported[name], tensor) for name, tensor in official_state.items())
+    with pytest.raises(ValueError, match=r"classifier\.scale has no name"):
+        export_state_dict({"classifier.scale": torch.ones(1)})
 
 
 def test_image_checkpoint(image_state, landmark_weights, tmp_path):

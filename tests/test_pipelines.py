@@ -13,23 +13,8 @@ from transformers import pipeline
 
 from s2d_hf import S2DForVideoClassification
 
-from .small_models import randomise
-
 # Run in both environments: loads everything that a folder offers, and reports what it found and what was logged.
 PROBE = Path(__file__).parent / "probe_folder.py"
-
-
-@pytest.fixture(scope="module")
-def image_folder(converted, tmp_path_factory) -> Path:
-    """An image model with the converted model's processors."""
-    from s2d_hf import S2DForImageClassification, S2DImageProcessor, S2DVideoProcessor
-
-    folder = tmp_path_factory.mktemp("image")
-    model = S2DForImageClassification.from_pretrained(converted, temporal_adapters=False)
-    randomise(model).save_pretrained(folder)
-    S2DImageProcessor.from_pretrained(converted).save_pretrained(folder)
-    S2DVideoProcessor.from_pretrained(converted).save_pretrained(folder)
-    return folder
 
 
 def test_video_classification_equals_processor_and_model(converted, face_video):
