@@ -31,6 +31,7 @@ class LandmarkProcessorMixin:
         # A dict is an encoder's configuration, as the JSON file holds it; `from_pretrained` loads the weights to it.
         self.landmark_encoder = landmark_encoder if isinstance(landmark_encoder, LandmarkEncoder) else None
         self._landmark_config = landmark_encoder if isinstance(landmark_encoder, dict) else None
+        self._landmark_error: Exception | None = None
         super().__init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,7 +40,11 @@ class LandmarkProcessorMixin:
         config = self._landmark_config if self.landmark_encoder is None else self.landmark_encoder.to_dict()
         settings.landmark_encoder = None
         dictionary = super(LandmarkProcessorMixin, settings).to_dict()
-        for name in ("_landmark_config", "device"):  # a device belongs to the machine, not to the model
+        for name in (
+            "_landmark_config",
+            "_landmark_error",
+            "device",
+        ):  # a device belongs to the machine, not to the model
             dictionary.pop(name, None)
         dictionary["landmark_encoder"] = config
         return dictionary
@@ -79,8 +84,14 @@ class LandmarkProcessorMixin:
             processor.landmark_encoder, processor._landmark_config = encoder, None
             processor.do_landmarks = processor.do_landmarks and encoder is not None
         elif processor._landmark_config is not None:
-            path = _find_landmark_weights(pretrained_model_name_or_path, hub_arguments)
-            processor.landmark_encoder = load_landmark_encoder(path, processor._landmark_config)
+            try:
+                path = _find_landmark_weights(pretrained_model_name_or_path, hub_arguments)
+                processor.landmark_encoder = load_landmark_encoder(path, processor._landmark_config)
+            except (OSError, ValueError) as error:
+                if "_from_pipeline" not in kwargs:
+                    raise
+                # a pipeline would only say that there is no processor; `compute_landmarks` says why
+                processor._landmark_error = error
         return loaded
 
     def compute_landmarks(self, pixel_values: torch.Tensor, return_landmarks: bool = False) -> BatchFeature:
@@ -100,6 +111,8 @@ class LandmarkProcessorMixin:
         Raises:
             ValueError: if the processor has no landmark encoder.
         """
+        if self._landmark_error is not None:
+            raise self._landmark_error
         if self.landmark_encoder is None:
             raise ValueError(
                 f"This {type(self).__name__} has no landmark encoder. Load one with `from_pretrained`, pass "

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import sys
+import tempfile
 import warnings
 
 mode, video_folder, image_folder, video = sys.argv[1:]
@@ -45,5 +46,11 @@ loaded["AutoModelForImageClassification"] = transformers.AutoModelForImageClassi
     image_folder, **options
 )
 loaded["AutoModel"] = transformers.AutoModel.from_pretrained(video_folder, **options)
+# what was loaded can be saved, and loads again
+with tempfile.TemporaryDirectory() as folder:
+    for part in (classifier.model, loaded["AutoImageProcessor"], loaded["AutoVideoProcessor"]):
+        part.save_pretrained(folder)
+    again = transformers.pipeline("video-classification", model=folder, **options)
+    assert again(video) == top
 modules = {name: type(item).__module__ for name, item in loaded.items()}
 print(json.dumps({"modules": modules, "top": top, "logged": pipeline_warnings}))

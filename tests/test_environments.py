@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_pipelines import check_probe, run_probe
+from .probes import check_probe, run_probe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,8 +28,8 @@ def new_environment(folder: Path, interpreter: str = sys.executable) -> Path:
 def dependency_floors() -> list[str]:
     """`name==version` for every lower bound in pyproject.toml, extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    found = (re.match(r"([\w-]+)>=([\d.]+)", requirement) for requirement in requirements)
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    found = (re.match(r"([\w-]+)>=([\d.]+)", requirement) for requirement in project["dependencies"] + extras)
     return [f"{match.group(1)}=={match.group(2)}" for match in found if match]
 
 

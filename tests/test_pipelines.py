@@ -1,7 +1,6 @@
 """`pipeline` on saved folders, with the package installed and with the folder's own code alone."""
 
-import json
-import subprocess
+import shutil
 import sys
 import venv
 from pathlib import Path
@@ -9,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import pipeline
+from transformers import AutoImageProcessor, AutoVideoProcessor, pipeline
 
 from s2d_hf import S2DForVideoClassification
 
-# Run in both environments: loads everything that a folder offers, and reports what it found and what was logged.
-PROBE = Path(__file__).parent / "probe_folder.py"
+from .probes import check_probe, run_probe
 
 
 def test_video_classification_equals_processor_and_model(converted, face_video):
@@ -41,6 +39,18 @@ def test_video_classification_takes_batches_and_folders(converted, face_video, f
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
 
 
+def test_folder_without_landmark_weights_says_so(converted, face_video, face, tmp_path):
+    folder = shutil.copytree(converted, tmp_path / "copy")
+    (folder / "landmark_encoder.safetensors").unlink()
+    message = r"copy holds no landmark_encoder\.safetensors"
+    for auto_class in (AutoImageProcessor, AutoVideoProcessor):
+        with pytest.raises(OSError, match=message):
+            auto_class.from_pretrained(folder)
+    classifier = pipeline("video-classification", model=str(folder))
+    with pytest.raises(OSError, match=message):
+        classifier(str(face_video))
+
+
 def test_image_classification(image_folder, face):
     classifier = pipeline("image-classification", model=str(image_folder))
     scores = classifier(Image.fromarray(face), top_k=7)
@@ -51,30 +61,6 @@ def test_image_classification(image_folder, face):
         averaged = still.model(**clip).logits.softmax(-1)[0]
     best = classifier.model.config.label2id[scores[0]["label"]]
     assert float(averaged[best]) == pytest.approx(scores[0]["score"], abs=1e-4)
-
-
-def run_probe(python: Path | str, mode: str, video_folder: Path, image_folder: Path, video: Path, cache: Path) -> dict:
-    run = subprocess.run(
-        [python, "-I", PROBE, mode, video_folder, image_folder, video],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cache,
-        env={"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"},
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
-
-
-def check_probe(report: dict, module_prefix: str) -> None:
-    assert report["logged"] == []
-    assert report["top"][0]["score"] > 1 / 7
-    for name, module in report["modules"].items():
-        assert module.startswith(module_prefix), name
-    assert set(report["modules"]) == {
-        "AutoConfig", "AutoModel", "AutoModelForVideoClassification", "AutoModelForImageClassification",
-        "AutoImageProcessor", "AutoVideoProcessor", "video-classification", "image-classification",
-    }  # fmt: skip
 
 
 def test_installed_package_needs_no_remote_code(converted, image_folder, face_video, tmp_path):
