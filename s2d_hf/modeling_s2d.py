@@ -185,6 +185,7 @@ class S2DTemporalAdapter(nn.Module):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=1e-5)
         self.spatial_down = nn.Linear(config.hidden_size, width)
         self.spatial_up = nn.Linear(width, config.hidden_size)
+        self.spatial_up.starts_at_zero = config.adapter_init == "zero"
 
     def forward(self, appearance: torch.Tensor, num_frames: int) -> torch.Tensor:
         """`(batch_size * num_frames, num_patches, hidden_size)` in and out."""
@@ -291,7 +292,10 @@ class S2DPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            init.trunc_normal_(module.weight, mean=0.0, std=std)
+            if getattr(module, "starts_at_zero", False):
+                init.zeros_(module.weight)
+            else:
+                init.trunc_normal_(module.weight, mean=0.0, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
@@ -304,9 +308,6 @@ class S2DPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.temporal_embeddings)
         elif isinstance(module, S2DPrompter):
             init.constant_(module.fovea_scale, module.initial_fovea_scale)
-        elif isinstance(module, S2DTemporalAdapter) and self.config.adapter_init == "zero":
-            init.zeros_(module.spatial_up.weight)
-            init.zeros_(module.spatial_up.bias)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """
