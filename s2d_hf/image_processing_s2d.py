@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
 from .frames_s2d import read_image, scale_to_eight_bit, to_rgb
@@ -57,18 +56,6 @@ class S2DImageProcessor(LandmarkProcessorMixin, TorchvisionBackend):
     """
 
     valid_kwargs = S2DImageProcessorKwargs
-    model_input_names = ["pixel_values", "landmark_features"]
-
-    resample = PILImageResampling.BILINEAR
-    image_mean = IMAGENET_DEFAULT_MEAN
-    image_std = IMAGENET_DEFAULT_STD
-    size = {"shortest_edge": 224}
-    default_to_square = False
-    crop_size = {"height": 224, "width": 224}
-    do_resize = True
-    do_center_crop = True
-    do_rescale = True
-    do_normalize = True
 
     def _prepare_image_like_inputs(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import BatchFeature
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import cached_file
 
 from .landmark_encoders_s2d import (
@@ -18,12 +19,25 @@ from .landmark_encoders_s2d import (
 
 class LandmarkProcessorMixin:
     """
-    Gives a transformers image or video processor a frozen landmark encoder.
+    Gives a transformers image or video processor a frozen landmark encoder and the paper's preprocessing.
 
     The encoder's weights lie in `landmark_encoder.safetensors` beside the processor's JSON file, in the model's
     folder, and travel with `save_pretrained`, `from_pretrained` and `push_to_hub`.
     """
 
+    model_input_names = ["pixel_values", "landmark_features"]
+
+    # a video's frames are prepared as still images are
+    resample = PILImageResampling.BILINEAR
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    size = {"shortest_edge": 224}
+    default_to_square = False
+    crop_size = {"height": 224, "width": 224}
+    do_resize = True
+    do_center_crop = True
+    do_rescale = True
+    do_normalize = True
     do_landmarks = True
     return_landmarks = False
 

@@ -631,7 +631,7 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: S2DC
 class _S2DClassifier(S2DPreTrainedModel):
     """Backbone, dropout and linear head."""
 
-    pixel_dims: int
+    pixel_axes: tuple[str, ...]
 
     def __init__(self, config: S2DConfig):
         super().__init__(config)
@@ -641,15 +641,45 @@ class _S2DClassifier(S2DPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def _classify(self, pixel_values: torch.Tensor, labels: torch.Tensor | None, **kwargs) -> S2DClassifierOutput:
-        if pixel_values.ndim != self.pixel_dims:
-            wanted = "(batch_size, 3, height, width)"
-            if self.pixel_dims == 5:
-                wanted = "(batch_size, num_frames, 3, height, width)"
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        landmark_features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        interpolate_temporal_encoding: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> S2DClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor`): `(batch_size, num_frames, 3, height, width)` for videos, `(batch_size, 3,
+                height, width)` for images. See [`S2DModel.forward`] for this and the arguments not named here.
+            labels (`torch.Tensor`, *optional*): Class indices, class probabilities or 0 and 1 for every class; see
+                [`classification_loss`].
+
+        Returns:
+            [`S2DClassifierOutput`]
+
+        Raises:
+            ValueError: if a shape does not fit the configuration, or `landmark_features` are missing.
+        """
+        if pixel_values.ndim != len(self.pixel_axes):
             raise ValueError(
-                f"`pixel_values` of {type(self).__name__} must be {wanted}, got {tuple(pixel_values.shape)}."
+                f"`pixel_values` of {type(self).__name__} must be ({', '.join(self.pixel_axes)}), got "
+                f"{tuple(pixel_values.shape)}."
             )
-        outputs = self.s2d(pixel_values, **kwargs, return_dict=True)
+        outputs = self.s2d(
+            pixel_values,
+            landmark_features,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            interpolate_temporal_encoding=interpolate_temporal_encoding,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+        )
         logits = self.classifier(self.dropout(outputs.pooler_output))
         return S2DClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config),
@@ -675,47 +705,18 @@ class S2DForVideoClassification(_S2DClassifier):
     Loaded from an image checkpoint without these arguments, it averages the image model over the frames.
     """
 
-    pixel_dims = 5
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        landmark_features: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool = False,
-        interpolate_temporal_encoding: bool = False,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs,
-    ) -> S2DClassifierOutput:
-        r"""
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): See
-                [`S2DModel.forward`] for this and the arguments that are not named here.
-            labels (`torch.Tensor`, *optional*): See [`classification_loss`].
-
-        Returns:
-            [`S2DClassifierOutput`]
-
-        Raises:
-            ValueError: if a shape does not fit the configuration, or `landmark_features` are missing.
-        """
-        return self._classify(
-            pixel_values,
-            labels,
-            landmark_features=landmark_features,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            interpolate_temporal_encoding=interpolate_temporal_encoding,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
+    pixel_axes = ("batch_size", "num_frames", "3", "height", "width")
 
 
 class S2DForImageClassification(_S2DClassifier):
-    """S2D for the classification of still images: the static model of the paper (section 3.2)."""
+    """
+    S2D for the classification of still images: the static model of the paper (section 3.2).
 
-    pixel_dims = 4
+    Raises:
+        ValueError: if the configuration has `temporal_adapters`, as a video model's has.
+    """
+
+    pixel_axes = ("batch_size", "3", "height", "width")
 
     def __init__(self, config: S2DConfig):
         if config.temporal_adapters:
@@ -724,38 +725,6 @@ class S2DForImageClassification(_S2DClassifier):
                 "S2DForVideoClassification, or pass `temporal_adapters=False` for an image model."
             )
         super().__init__(config)
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        landmark_features: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool = False,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs,
-    ) -> S2DClassifierOutput:
-        r"""
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, 3, height, width)`): See [`S2DModel.forward`] for this
-                and the arguments that are not named here.
-            labels (`torch.Tensor`, *optional*): See [`classification_loss`].
-
-        Returns:
-            [`S2DClassifierOutput`]
-
-        Raises:
-            ValueError: if a shape does not fit the configuration, or `landmark_features` are missing.
-        """
-        return self._classify(
-            pixel_values,
-            labels,
-            landmark_features=landmark_features,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
 
 
 S2DModel.register_for_auto_class("AutoModel")

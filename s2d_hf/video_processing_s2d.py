@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
@@ -76,18 +75,6 @@ class S2DVideoProcessor(LandmarkProcessorMixin, BaseVideoProcessor):
     """
 
     valid_kwargs = S2DVideoProcessorKwargs
-    model_input_names = ["pixel_values", "landmark_features"]
-
-    resample = PILImageResampling.BILINEAR
-    image_mean = IMAGENET_DEFAULT_MEAN
-    image_std = IMAGENET_DEFAULT_STD
-    size = {"shortest_edge": 224}
-    default_to_square = False
-    crop_size = {"height": 224, "width": 224}
-    do_resize = True
-    do_center_crop = True
-    do_rescale = True
-    do_normalize = True
     do_sample_frames = True
     num_frames = 16
     frame_stride = None
