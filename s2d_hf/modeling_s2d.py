@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -326,8 +326,9 @@ class S2DPreTrainedModel(PreTrainedModel):
         Args:
             pretrained_model_name_or_path (`str`): A checkpoint whose model type is `vit` or `vit_mae`, e.g.
                 `"facebook/vit-mae-base"`; a name on the Hub or a folder.
-            kwargs: Fields of [`S2DConfig`] (`num_labels`, `id2label`, `prompt_type`, ...); what is none is handed to
-                `AutoModel.from_pretrained` (`revision`, `token`, `cache_dir`, ...). `dtype` is the new model's.
+            kwargs: Fields of [`S2DConfig`] (`num_labels`, `id2label`, `prompt_type`, ...), and `dtype` and
+                `attn_implementation` of the new model; what is none is handed to `AutoModel.from_pretrained`
+                (`revision`, `token`, `cache_dir`, ...).
 
         Raises:
             ValueError: if the checkpoint is of another model type, or its weights do not fit the configuration.
@@ -337,20 +338,23 @@ class S2DPreTrainedModel(PreTrainedModel):
         model = S2DForImageClassification.from_vit_pretrained("facebook/vit-mae-base", num_labels=7)
         ```
         """
-        dtype = kwargs.pop("dtype", None)
-        defaults = S2DConfig().to_dict() | {"num_labels": None}
-        overrides = {name: kwargs.pop(name) for name in list(kwargs) if name in defaults}
-        vit = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if vit.config.model_type not in ("vit", "vit_mae"):
+        dtype, attention = kwargs.pop("dtype", None), kwargs.pop("attn_implementation", None)
+        own_fields = S2DConfig().to_dict() | {"num_labels": None}
+        overrides = {name: kwargs.pop(name) for name in list(kwargs) if name in own_fields}
+        vit_config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if vit_config.model_type not in ("vit", "vit_mae"):
             raise ValueError(
-                f"{pretrained_model_name_or_path} is a {vit.config.model_type!r} checkpoint; "
+                f"{pretrained_model_name_or_path} is a {vit_config.model_type!r} checkpoint; "
                 "an S2D model can start from 'vit' or 'vit_mae'."
             )
+        if vit_config.model_type == "vit":
+            kwargs["add_pooling_layer"] = False  # its pooler has no place here
+        vit = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
         shared = (
             "image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads",
             "intermediate_size", "hidden_act", "qkv_bias", "layer_norm_eps", "initializer_range",
         )  # fmt: skip
-        fields = {name: getattr(vit.config, name) for name in shared}
+        fields = {name: getattr(vit_config, name) for name in shared}
         if cls is S2DForImageClassification:
             fields["temporal_adapters"] = False
         model = cls(S2DConfig(**(fields | overrides)))
@@ -365,6 +369,8 @@ class S2DPreTrainedModel(PreTrainedModel):
         if wrong:
             raise ValueError(f"{pretrained_model_name_or_path} does not fit the configuration:\n" + "\n".join(wrong))
         base.load_state_dict(state, strict=False)
+        if attention is not None:
+            model.set_attn_implementation(attention)
         return model.to(dtype).eval() if dtype is not None else model.eval()
 
     def freeze_for_video_tuning(self) -> "S2DPreTrainedModel":

@@ -145,8 +145,10 @@ def test_image_model_starts_from_vit(kind, tmp_path):
         vit = source.vit
     randomise(source).eval().save_pretrained(tmp_path)
     labels = {0: "happy", 1: "sad"}
-    model = S2DForImageClassification.from_vit_pretrained(tmp_path, id2label=labels, prompt_type="none")
-    assert model.config.id2label == labels
+    model = S2DForImageClassification.from_vit_pretrained(
+        tmp_path, id2label=labels, prompt_type="none", attn_implementation="eager"
+    )
+    assert model.config.id2label == labels and model.config._attn_implementation == "eager"
     pixels = random_inputs(model.config, batch_size=2, video=False)["pixel_values"]
     with torch.no_grad():
         ours = model(pixels, output_hidden_states=True).hidden_states[-1]
