@@ -1,0 +1,71 @@
+"""When the emotion anchors count, and when they are renewed."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AnchorSchedule:
+    """
+    Weight of the self-distillation loss and epochs in which the anchors are updated, over a training.
+
+    The defaults are the paper's, for 100 epochs. Times are epochs, counted from 0, or with `unit="fraction"` parts of
+    the whole training from 0 to 1.
+
+    Args:
+        weights (`tuple[tuple[float, float], ...]`): Pairs of a time and the weight from then on, in order.
+        first_update (`float`): When the anchors are filled for the first time.
+        update_every (`float`): Time from one update to the next; 40 or 100 epochs in the authors' code.
+        unit (`"epochs"` or `"fraction"`): What the times are counted in.
+
+    Raises:
+        ValueError: if the times are not in order, a weight is negative, or `update_every` is not positive.
+    """
+
+    weights: tuple[tuple[float, float], ...] = ((0, 0.0), (30, 0.01), (50, 0.1), (60, 0.5), (80, 1.0))
+    first_update: float = 20
+    update_every: float = 40
+    unit: str = "epochs"
+
+    def __post_init__(self):
+        times = [time for time, _ in self.weights]
+        if not times or times != sorted(set(times)):
+            raise ValueError(f"`weights` must have ascending times, got {times}.")
+        if any(weight < 0 for _, weight in self.weights):
+            raise ValueError(f"`weights` must not be negative, got {[weight for _, weight in self.weights]}.")
+        if self.update_every <= 0 or self.first_update < 0:
+            raise ValueError(
+                f"`update_every` must be positive and `first_update` not negative, got {self.update_every} and "
+                f"{self.first_update}."
+            )
+        if self.unit not in ("epochs", "fraction"):
+            raise ValueError(f'`unit` must be "epochs" or "fraction", got {self.unit!r}.')
+        latest = max(times[-1], self.first_update)
+        if self.unit == "fraction" and latest > 1:
+            raise ValueError(f'With `unit="fraction"` all times are 0 to 1, got {latest}.')
+
+    def weight(self, epoch: float, num_epochs: float) -> float:
+        """
+        The loss's weight.
+
+        Args:
+            epoch (`float`): Epochs trained so far; parts of an epoch count.
+            num_epochs (`float`): Epochs of the whole training.
+        """
+        now = epoch / num_epochs if self.unit == "fraction" else epoch
+        return max((pair for pair in self.weights if pair[0] <= now), default=(0.0, 0.0))[1]
+
+    def is_update_epoch(self, epoch: int, num_epochs: float) -> bool:
+        """
+        Whether the anchors are updated in this epoch: an update falls due at a time within it.
+
+        Args:
+            epoch (`int`): Number of the epoch, from 0.
+            num_epochs (`float`): Epochs of the whole training.
+        """
+        scale = num_epochs if self.unit == "fraction" else 1.0
+        first, step = self.first_update * scale, self.update_every * scale
+        if epoch + 1 <= first:
+            return False
+        # the last time due before this epoch ends
+        updates_due = int((epoch + 1 - first - 1e-9) // step)
+        return first + updates_due * step >= epoch - 1e-9

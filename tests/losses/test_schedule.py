@@ -1,0 +1,51 @@
+import pytest
+
+from s2d_hf.losses import AnchorSchedule
+
+
+def test_the_papers_schedule():
+    schedule = AnchorSchedule()
+    expected = {0: 0, 29: 0, 29.9: 0, 30: 0.01, 49: 0.01, 50: 0.1, 59: 0.1, 60: 0.5, 79: 0.5, 80: 1, 99: 1}
+    assert {epoch: schedule.weight(epoch, 100) for epoch in expected} == expected
+    assert [epoch for epoch in range(100) if schedule.is_update_epoch(epoch, 100)] == [20, 60]
+    rare = AnchorSchedule(update_every=100)
+    assert [epoch for epoch in range(200) if rare.is_update_epoch(epoch, 200)] == [20, 120]
+
+
+def test_epochs_do_not_stretch_and_fractions_do():
+    epochs = AnchorSchedule()
+    fractions = AnchorSchedule(
+        weights=tuple((time / 100, weight) for time, weight in epochs.weights),
+        first_update=0.2,
+        update_every=0.4,
+        unit="fraction",
+    )
+    for epoch in range(100):
+        assert fractions.weight(epoch, 100) == epochs.weight(epoch, 100)
+        assert fractions.is_update_epoch(epoch, 100) == epochs.is_update_epoch(epoch, 100)
+    assert [epoch for epoch in range(10) if fractions.is_update_epoch(epoch, 10)] == [2, 6]
+    assert fractions.weight(3, 10) == 0.01 and epochs.weight(3, 10) == 0
+    # short trainings: an update that falls due within an epoch belongs to that epoch
+    assert [epoch for epoch in range(3) if fractions.is_update_epoch(epoch, 3)] == [0, 1]
+
+
+def test_updates_in_every_epoch():
+    schedule = AnchorSchedule(first_update=0, update_every=1)
+    assert all(schedule.is_update_epoch(epoch, 5) for epoch in range(5))
+    assert all(AnchorSchedule(first_update=0, update_every=0.3).is_update_epoch(epoch, 5) for epoch in range(5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": ()}, "ascending"),
+        ({"weights": ((10, 0.1), (5, 1.0))}, "ascending"),
+        ({"weights": ((0, -1.0),)}, "negative"),
+        ({"update_every": 0}, "`update_every`"),
+        ({"unit": "steps"}, "`unit`"),
+        ({"unit": "fraction"}, "0 to 1"),
+    ],
+)
+def test_impossible_schedules_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AnchorSchedule(**arguments)
