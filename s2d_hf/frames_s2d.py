@@ -299,6 +299,7 @@ def _decode_video(
     def unique_indices(metadata: VideoMetadata, **_: Any) -> np.ndarray:
         if not metadata.total_num_frames and backend == "pyav":  # Matroska and WebM don't state it
             metadata.total_num_frames = _count_frames(source)
+            metadata.duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
         try:
             indices = np.arange(metadata.total_num_frames) if choose is None else np.asarray(choose(metadata))
         except ValueError as error:
@@ -325,7 +326,24 @@ def _decode_video(
         )
     frames = torch.from_numpy(np.asarray(video)).permute(0, 3, 1, 2)
     metadata.update({"frames_indices": chosen[0], "height": frames.shape[2], "width": frames.shape[3]})
+    _warn_if_cut_off(source, metadata)
     return [frames[int(index)] for index in position], metadata
+
+
+def _warn_if_cut_off(source: str, metadata: VideoMetadata) -> None:
+    """
+    Says so where the frames end long before the time that the header states. Containers made for streaming (Matroska,
+    WebM, ...) decode without an error up to where a file was cut off; sound that outlasts the picture looks the same.
+    """
+    if av is None or is_url(source) or source.lower().endswith((".mp4", ".m4v", ".mov")) or not metadata.duration:
+        return
+    with av.open(source) as container:
+        stated = (container.duration or 0) / av.time_base
+    if metadata.duration < 0.9 * stated - 0.5:
+        logger.warning(
+            f"{source} may be truncated: its frames cover {metadata.duration:.1f} s of the {stated:.1f} s that its "
+            "header states."
+        )
 
 
 def _count_frames(source: str) -> int:

@@ -245,6 +245,16 @@ def test_broken_videos_are_named(videos, tmp_path, backend):
         read_video(tmp_path / "folder", backend=backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_streaming_containers_that_were_cut_off_raise_a_warning(videos, tmp_path, backend, caplog):
+    whole = (videos / "long.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    read_video(videos / "long.mkv", lambda m: [0], backend)
+    assert not caplog.messages
+    read_video(tmp_path / "cut.mkv", lambda m: [0], backend)
+    assert "cut.mkv may be truncated" in caplog.text
+
+
 def test_unknown_backend_is_refused(videos):
     with pytest.raises(ValueError, match="decord, pyav"):
         read_video(videos / "long.mp4", backend="ffmpeg")
