@@ -1,0 +1,96 @@
+"""What can be set for a training, beside all that transformers' TrainingArguments have."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from ..losses import AnchorSchedule
+
+
+@dataclass
+class S2DTrainingArguments(TrainingArguments):
+    """
+    [`~transformers.TrainingArguments`] and what the paper's training adds. `label_smoothing_factor` is theirs.
+
+    Raises:
+        ValueError: if a value is out of range; the message names it.
+    """
+
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Drop what the model's forward does not name; the frames must stay."}
+    )
+    learning_rate_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Batch that `learning_rate` is meant for (8 in the paper's recipe): the rate is scaled linearly "
+            "with the batch over all processes and accumulation steps. Not scaled if not given."
+        },
+    )
+    balanced_sampling: bool = field(
+        default=False, metadata={"help": "Draw training samples so that every class comes equally often."}
+    )
+    mixup_alpha: float = field(default=0.0, metadata={"help": "Mixup's beta distribution (0.8 in the paper); 0: off."})
+    cutmix_alpha: float = field(
+        default=0.0, metadata={"help": "Cutmix's beta distribution (1.0 in the paper); 0: off."}
+    )
+    mixup_switch_prob: float = field(
+        default=0.5, metadata={"help": "Share of batches that get cutmix where both are on."}
+    )
+    random_erasing_prob: float = field(
+        default=0.0, metadata={"help": "Share of training clips in which a box is erased (0.25 in the paper)."}
+    )
+    anchor_distillation: bool = field(
+        default=False, metadata={"help": "Add the emotion-anchors self-distillation loss (paper section 3.4)."}
+    )
+    anchor_queue_size: int = field(default=16, metadata={"help": "Anchors that each class keeps."})
+    anchor_neighbours: int = field(default=2, metadata={"help": "Nearest anchors of each class in a soft target."})
+    anchor_start: str = field(
+        default="empty",
+        metadata={
+            "help": "`empty`: a class takes part once its queue is full. `random`: as the authors' code starts.",
+            "choices": ["empty", "random"],
+        },
+    )
+    anchor_weight_times: list[float] = field(
+        default_factory=lambda: [0, 30, 50, 60, 80], metadata={"help": "When each of `anchor_weights` begins."}
+    )
+    anchor_weights: list[float] = field(
+        default_factory=lambda: [0.0, 0.01, 0.1, 0.5, 1.0], metadata={"help": "Weights of the anchor loss."}
+    )
+    anchor_first_update: float = field(default=20, metadata={"help": "When the anchors are filled first."})
+    anchor_update_every: float = field(default=40, metadata={"help": "Time between two updates of the anchors."})
+    anchor_unit: str = field(
+        default="epochs",
+        metadata={
+            "help": "What the anchors' times are: `epochs`, or `fraction` of the whole training, 0 to 1.",
+            "choices": ["epochs", "fraction"],
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.learning_rate_batch is not None and self.learning_rate_batch < 1:
+            raise ValueError(f"`learning_rate_batch` must be at least 1, got {self.learning_rate_batch}.")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        for name in ("mixup_switch_prob", "random_erasing_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be 0 to 1, got {getattr(self, name)}.")
+        if len(self.anchor_weight_times) != len(self.anchor_weights):
+            raise ValueError(
+                f"`anchor_weight_times` and `anchor_weights` belong together, but are {len(self.anchor_weight_times)} "
+                f"and {len(self.anchor_weights)} values."
+            )
+        if self.anchor_distillation:
+            self.anchor_schedule  # noqa: B018  # refuses impossible schedules before anything is loaded
+
+    @property
+    def anchor_schedule(self) -> AnchorSchedule:
+        """When the anchors count and are updated."""
+        return AnchorSchedule(
+            weights=tuple(zip(self.anchor_weight_times, self.anchor_weights, strict=True)),
+            first_update=self.anchor_first_update,
+            update_every=self.anchor_update_every,
+            unit=self.anchor_unit,
+        )

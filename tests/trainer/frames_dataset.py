@@ -1,0 +1,58 @@
+"""Random clips in memory, and a small model and processor for them."""
+
+import torch
+from torch.utils.data import Dataset
+
+from s2d_hf import LandmarkEncoder, S2DConfig, S2DForVideoClassification, S2DVideoProcessor
+from s2d_hf.landmark_encoders_s2d import LandmarkOutput
+from tests.small_models import TINY, randomise
+
+
+class FramesDataset(Dataset):
+    """Clips whose class decides their mean colour; `clean_frames` are brighter than `frames`."""
+
+    def __init__(self, labels: list[int], num_frames: int = 4, size: int = 32, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        self.label_indices = labels
+        noise = torch.randint(0, 60, (len(labels), num_frames, 3, size, size), generator=generator)
+        shift = torch.tensor(labels)[:, None, None, None, None] * 25
+        self.frames = (noise + shift).to(torch.uint8)
+        self.order: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.label_indices)
+
+    def __getitem__(self, index: int) -> dict:
+        self.order.append(index)
+        frames = self.frames[index]
+        return {"frames": frames, "clean_frames": frames + 50, "labels": self.label_indices[index]}
+
+
+class SmallLandmarkEncoder(LandmarkEncoder):
+    """One convolution; the trainer must not care which encoder the processor has."""
+
+    encoder_type = "small"
+    num_channels = TINY["landmark_channels"]
+    feature_size = TINY["landmark_size"]
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, self.num_channels, kernel_size=8, stride=6)
+        self._freeze()
+
+    def _encode(self, frames: torch.Tensor, return_landmarks: bool) -> LandmarkOutput:
+        return LandmarkOutput(self.conv(frames).tanh())
+
+
+def small_model(**fields) -> S2DForVideoClassification:
+    """A video model for these clips, without dropout."""
+    return randomise(S2DForVideoClassification(S2DConfig(**(TINY | {"classifier_dropout_prob": 0.0} | fields))))
+
+
+def small_processor() -> S2DVideoProcessor:
+    """A processor for 32x32 pixels, with a landmark encoder of random weights."""
+    torch.manual_seed(0)
+    size = {"height": 32, "width": 32}
+    return S2DVideoProcessor(
+        landmark_encoder=SmallLandmarkEncoder(), size={"shortest_edge": 32}, crop_size=size, num_frames=4
+    )

@@ -1,0 +1,286 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from s2d_hf.data import ClipCollator, ClipDataset, check_sources, from_class_folders
+from s2d_hf.metrics import compute_metrics_fn
+from s2d_hf.trainer import ClassBalancedSampler, S2DTrainer, S2DTrainingArguments
+from tests.videos import counting_frames, write_video
+
+from .frames_dataset import FramesDataset, small_model, small_processor
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_trainer(folder: Path, model=None, dataset=None, **arguments) -> S2DTrainer:
+    defaults = {
+        "output_dir": str(folder), "use_cpu": True, "report_to": "none", "save_strategy": "no",
+        "per_device_train_batch_size": 4, "num_train_epochs": 1, "disable_tqdm": True,
+    }  # fmt: skip
+    return S2DTrainer(
+        model=small_model() if model is None else model,
+        args=S2DTrainingArguments(**(defaults | arguments)),
+        train_dataset=FramesDataset([0, 1, 2, 3, 4, 0, 1, 2]) if dataset is None else dataset,
+        processing_class=small_processor(),
+    )
+
+
+def first_batch(trainer: S2DTrainer) -> dict[str, torch.Tensor]:
+    samples = [trainer.train_dataset[i] for i in range(4)]
+    batch = {name: torch.stack([s[name] for s in samples]) for name in ("frames", "clean_frames")}
+    return batch | {"labels": torch.tensor([s["labels"] for s in samples])}
+
+
+def test_evaluation_loss_is_that_of_processor_and_model(tmp_path):
+    trainer = make_trainer(tmp_path)
+    batch = first_batch(trainer)
+    with torch.no_grad():
+        loss, outputs = trainer.compute_loss(trainer.model.eval(), batch, return_outputs=True)
+        inputs = small_processor()(list(batch["frames"]), return_tensors="pt")
+        expected = trainer.model(**inputs, labels=batch["labels"])
+    torch.testing.assert_close(outputs.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=1e-5)
+
+
+def test_training_loss_adds_the_weighted_anchor_loss(tmp_path):
+    trainer = make_trainer(
+        tmp_path, anchor_distillation=True, anchor_start="random", anchor_weight_times=[0, 30], anchor_weights=[0.3, 1]
+    )
+    batch = first_batch(trainer)
+    with torch.no_grad():
+        plain, outputs = trainer.compute_loss(trainer.model.eval(), batch, return_outputs=True)
+        distilled = trainer.compute_loss(trainer.model.train(), batch)
+    targets = trainer.anchors.soft_targets(outputs.pooler_output)
+    p = outputs.logits.sigmoid()
+    anchor_loss = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    torch.testing.assert_close(distilled, plain + 0.3 * anchor_loss, atol=1e-5, rtol=1e-5)
+
+
+def test_landmarks_are_those_of_the_mixed_pixels(tmp_path):
+    trainer = make_trainer(tmp_path, mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing_factor=0.1)
+    seen = {}
+    trainer.model.register_forward_pre_hook(lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    batch = first_batch(trainer)
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model.train(), batch)
+    assert (seen["pixel_values"] - trainer.prepare_pixels(batch["frames"])).abs().max() > 0.1
+    expected = small_processor().compute_landmarks(seen["pixel_values"])["landmark_features"]
+    torch.testing.assert_close(seen["landmark_features"], expected, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model.eval(), batch)
+    torch.testing.assert_close(seen["pixel_values"], trainer.prepare_pixels(batch["frames"]))  # never in evaluation
+
+
+def test_erasing_changes_training_clips_only(tmp_path):
+    trainer = make_trainer(tmp_path, random_erasing_prob=1.0)
+    seen = {}
+    trainer.model.register_forward_pre_hook(lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    batch = first_batch(trainer)
+    plain = trainer.prepare_pixels(batch["frames"])
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model.train(), batch)
+        changed = (seen["pixel_values"] != plain).any(dim=(1, 2)).float().mean(dim=(1, 2))
+        assert (changed > 0.01).all() and (changed < 0.4).all()  # a box in each clip
+        trainer.compute_loss(trainer.model.eval(), batch)
+        assert torch.equal(seen["pixel_values"], plain)
+
+
+def test_scores_of_several_views_are_averaged(tmp_path):
+    trainer = make_trainer(tmp_path)
+    batch = first_batch(trainer)
+    views = torch.stack([batch["frames"], batch["frames"].flip(1), batch["clean_frames"]], dim=1)
+    with torch.no_grad():
+        model = trainer.model.eval()
+        loss, outputs = trainer.compute_loss(model, batch | {"frames": views}, return_outputs=True)
+        alone = [
+            model(**small_processor()(list(views[:, view]), return_tensors="pt")).logits.softmax(-1)
+            for view in range(3)
+        ]
+    expected = sum(alone) / 3
+    torch.testing.assert_close(outputs.logits.softmax(-1), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, -expected[range(4), batch["labels"]].log().mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_clean_clips_enter_the_queue_of_their_label(tmp_path):
+    labels = [0, 1, 2, 3, 4, 0, 1, 2, 0, 0, 0]
+    dataset = FramesDataset(labels)
+    trainer = make_trainer(
+        tmp_path, dataset=dataset, learning_rate=0.0, weight_decay=0.0, num_train_epochs=3, anchor_distillation=True,
+        anchor_queue_size=4, anchor_first_update=1, anchor_update_every=5,
+    )  # fmt: skip
+    trainer.train()  # updates in its second epoch only
+    assert trainer.anchors.counts.tolist() == [4, 2, 2, 1, 1]
+    with torch.no_grad():
+        inputs = small_processor()(list(dataset.frames + 50), return_tensors="pt")
+        features = trainer.model.eval()(**inputs).pooler_output
+    for label, count in enumerate(trainer.anchors.counts.tolist()):
+        own = features[torch.tensor(labels) == label]
+        for anchor in trainer.anchors.features[label, 4 - count :]:
+            assert (own - anchor).abs().amax(dim=1).min() < 1e-4
+
+
+def test_resumed_training_equals_one_that_never_stopped(tmp_path):
+    arguments = {
+        "num_train_epochs": 4, "save_strategy": "epoch", "anchor_distillation": True, "anchor_queue_size": 2,
+        "anchor_neighbours": 1, "anchor_weight_times": [0], "anchor_weights": [0.5], "anchor_first_update": 0,
+        "anchor_update_every": 2, "balanced_sampling": True, "learning_rate": 1e-3,
+    }  # fmt: skip
+    whole = make_trainer(tmp_path / "whole", **arguments)
+    whole.train()
+    checkpoint = tmp_path / "whole" / "checkpoint-2"  # after the first epoch
+    assert {"emotion_anchors.safetensors", "landmark_encoder.safetensors"} <= {p.name for p in checkpoint.iterdir()}
+    resumed = make_trainer(tmp_path / "resumed", **arguments)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    for (name, a), (_, b) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-5, msg=name)
+    for name, tensor in whole.anchors.state_dict().items():
+        torch.testing.assert_close(resumed.anchors.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
+    (checkpoint / "emotion_anchors.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-2 has no emotion_anchors\.safetensors"):
+        make_trainer(tmp_path / "again", **arguments).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_weight_decay_and_learning_rate_of_the_paper(tmp_path):
+    trainer = make_trainer(
+        tmp_path, learning_rate=1e-3, learning_rate_batch=8, gradient_accumulation_steps=6, weight_decay=0.05
+    )
+    optimizer = trainer.create_optimizer()
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay.keys() == set(names.values())
+    for name, parameter in trainer.model.named_parameters():
+        embeddings = ("cls_token", "position_embeddings", "temporal_embeddings")
+        spared = parameter.ndim == 1 or name.split(".")[-1] in embeddings
+        assert decay[name] == (0.0 if spared else 0.05), name
+    for _ in range(2):  # not scaled twice
+        assert [group["lr"] for group in trainer.create_optimizer().param_groups] == pytest.approx([3e-3, 3e-3])
+
+
+def test_training_learns(tmp_path):
+    """Clips whose colour is their class are told apart after a few epochs, and only tunable weights move."""
+    dataset = FramesDataset([0, 1, 2, 3, 4] * 6)
+    model = small_model().freeze_for_video_tuning()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    trainer = make_trainer(tmp_path, model=model, dataset=dataset, num_train_epochs=15, learning_rate=3e-3)
+    trainer.train()
+    predictions = trainer.predict(dataset).predictions.argmax(-1)
+    assert (torch.as_tensor(predictions) == torch.tensor(dataset.label_indices)).float().mean() > 0.6  # chance is 0.2
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad or torch.equal(parameter, before[name]), name
+
+
+def test_real_videos_from_folders_to_metrics(tmp_path):
+    """Two classes of MP4 files through dataset, collator and trainer, with two windows of each video in evaluation."""
+    for label, brightness in (("dark", 0), ("light", 150)):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        for i in range(3):
+            frames = [frame + brightness for frame in counting_frames(9 + i)]
+            write_video(tmp_path / "videos" / label / f"{i}.mp4", frames)
+    samples, broken = check_sources(from_class_folders(tmp_path / "videos"), progress=False)
+    assert len(samples) == 6 and not broken
+    train = ClipDataset(samples, num_frames=4, size=32, sampling="random_window", with_clean_view=True)
+    views = ClipDataset(samples, num_frames=4, size=32, sampling="windows", num_windows=2)
+    arguments = S2DTrainingArguments(
+        output_dir=str(tmp_path / "run"), use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
+        per_device_train_batch_size=3, per_device_eval_batch_size=4, num_train_epochs=12, learning_rate=3e-3,
+        balanced_sampling=True, anchor_distillation=True, anchor_queue_size=3, anchor_unit="fraction",
+        anchor_weight_times=[0, 0.5], anchor_weights=[0.0, 0.1], anchor_first_update=0.4, anchor_update_every=0.2,
+    )  # fmt: skip
+    processor = small_processor()
+    trainer = S2DTrainer(
+        model=small_model(num_labels=2), args=arguments, train_dataset=train, eval_dataset=views,
+        processing_class=processor, data_collator=ClipCollator(processor),
+        compute_metrics=compute_metrics_fn(samples.labels),
+    )  # fmt: skip
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_uar"] == metrics["eval_war"] == 1.0
+    prediction = trainer.predict(views)  # one row for each video
+    assert prediction.predictions.shape == (6, 2) and prediction.label_ids.tolist() == [0, 0, 0, 1, 1, 1]
+    assert trainer.anchors.counts.tolist() == [3, 3]
+
+
+def test_balanced_sampler():
+    labels = [0] * 900 + [1] * 90 + [2] * 10
+    sampler = ClassBalancedSampler(labels, seed=3)
+    drawn = torch.tensor(labels)[torch.tensor(list(sampler))].bincount()
+    assert len(sampler) == 1000 and drawn.min() > 270 and drawn.max() < 400
+    assert list(sampler) == list(ClassBalancedSampler(labels, seed=3))
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    with pytest.raises(ValueError, match="empty"):
+        ClassBalancedSampler([])
+
+
+def test_every_epoch_draws_another_balanced_order(tmp_path):
+    dataset = FramesDataset([0] * 12 + [1] * 4)
+    make_trainer(tmp_path, dataset=dataset, balanced_sampling=True, num_train_epochs=2).train()
+    first, second = dataset.order[:16], dataset.order[16:]
+    assert len(second) == 16 and first != second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learning_rate_batch": 0}, "`learning_rate_batch`"),
+        ({"mixup_alpha": -1.0}, "`mixup_alpha`"),
+        ({"mixup_switch_prob": 2.0}, "`mixup_switch_prob`"),
+        ({"random_erasing_prob": -0.1}, "`random_erasing_prob`"),
+        ({"anchor_weights": [1.0]}, "belong together"),
+        ({"anchor_distillation": True, "anchor_unit": "fraction"}, "0 to 1"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        S2DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **arguments)
+
+
+def test_missing_pieces_are_named(tmp_path):
+    arguments = S2DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match="`processing_class` is missing"):
+        S2DTrainer(model=small_model(), args=arguments)
+    bare = small_processor()
+    bare.landmark_encoder = None
+    with pytest.raises(ValueError, match="no landmark encoder"):
+        S2DTrainer(model=small_model(), args=arguments, processing_class=bare)
+    trainer = make_trainer(tmp_path, anchor_distillation=True, anchor_first_update=0)
+    batch = first_batch(trainer)
+    del batch["clean_frames"]
+    trainer.create_optimizer()
+    with pytest.raises(ValueError, match="`clean_frames`"):
+        trainer.training_step(trainer.model, batch)
+    trainer.train_dataset = [trainer.train_dataset[0]]
+    trainer.args.balanced_sampling = True
+    with pytest.raises(ValueError, match="attribute `label_indices`"):
+        trainer.get_train_dataloader()
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+    results = {}
+    for processes, batch_size in ((1, 4), (2, 2)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        # on CPUs, `accelerate launch --num_processes` starts several processes only through MPI
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        command += ["-m", "tests.trainer.train_on_processes", str(folder), str(batch_size)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        assert run.returncode == 0, run.stderr[-3000:]
+        reports = [json.loads(path.read_text()) for path in sorted(folder.glob("process*.json"))]
+        assert [report["processes"] for report in reports] == [processes] * processes
+        anchors = [load_file(path) for path in sorted(folder.glob("process*.safetensors"))]
+        for name in anchors[0]:  # every process holds the same queues
+            assert all(torch.equal(other[name], anchors[0][name]) for other in anchors)
+        results[processes] = (torch.tensor(reports[0]["losses"]), anchors[0])
+    (losses_1, anchors_1), (losses_2, anchors_2) = results[1], results[2]
+    assert len(losses_1) == 8 and losses_1.std() > 1e-3 and int(anchors_1["counts"].max()) == 3
+    torch.testing.assert_close(losses_2, losses_1, atol=1e-4, rtol=1e-4)
+    for name in anchors_1:
+        torch.testing.assert_close(anchors_2[name], anchors_1[name], atol=1e-4, rtol=1e-4)
