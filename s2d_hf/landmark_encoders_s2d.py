@@ -155,24 +155,34 @@ class MobileFaceNetLandmarkEncoder(LandmarkEncoder):
 
     The features are the output of its second residual stage, 128 channels at 14x14. The layers carry the names of the
     published checkpoints (cunjian/pytorch_face_landmark), so that their weights load as they are.
+
+    Args:
+        width (`float`): Channels of every layer relative to the published network's, for smaller ones of one's own;
+            the features have `128 * width` channels.
+
+    Raises:
+        ValueError: if `width` leaves a layer without a whole number of channels.
     """
 
     encoder_type = "mobilefacenet"
-    num_channels = 128
     input_size = 112
 
-    def __init__(self):
-        super().__init__()
-        self.conv1 = ConvBlock(3, 64, kernel=3, stride=2, padding=1)
-        self.conv2_dw = ConvBlock(64, 64, kernel=3, padding=1, groups=64)
-        self.conv_23 = DepthWise(64, 64, groups=128, stride=2)
-        self.conv_3 = ResidualStage(64, num_blocks=4, groups=128)
-        self.conv_34 = DepthWise(64, 128, groups=256, stride=2)
-        self.conv_4 = ResidualStage(128, num_blocks=6, groups=256)
-        self.conv_45 = DepthWise(128, 128, groups=512, stride=2)
-        self.conv_5 = ResidualStage(128, num_blocks=2, groups=256)
-        self.conv_6_sep = ConvBlock(128, 512)
-        self.output_layer = LandmarkHead(512, 2 * NUM_LANDMARKS)
+    def __init__(self, width: float = 1.0):
+        if width <= 0 or 64 * width != int(64 * width):
+            raise ValueError(f"`width` must be a positive multiple of 1/64, got {width}.")
+        super().__init__(**({} if width == 1 else {"width": width}))
+        c64, c128, c256, c512 = (int(channels * width) for channels in (64, 128, 256, 512))
+        self.num_channels = c128
+        self.conv1 = ConvBlock(3, c64, kernel=3, stride=2, padding=1)
+        self.conv2_dw = ConvBlock(c64, c64, kernel=3, padding=1, groups=c64)
+        self.conv_23 = DepthWise(c64, c64, groups=c128, stride=2)
+        self.conv_3 = ResidualStage(c64, num_blocks=4, groups=c128)
+        self.conv_34 = DepthWise(c64, c128, groups=c256, stride=2)
+        self.conv_4 = ResidualStage(c128, num_blocks=6, groups=c256)
+        self.conv_45 = DepthWise(c128, c128, groups=c512, stride=2)
+        self.conv_5 = ResidualStage(c128, num_blocks=2, groups=c256)
+        self.conv_6_sep = ConvBlock(c128, c512)
+        self.output_layer = LandmarkHead(c512, 2 * NUM_LANDMARKS)
         self._freeze()
 
     def _encode(self, frames: torch.Tensor, return_landmarks: bool) -> LandmarkOutput:

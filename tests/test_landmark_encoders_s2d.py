@@ -51,6 +51,18 @@ def test_mobilefacenet_has_the_published_size():
     assert sum(p.numel() for p in MobileFaceNetLandmarkEncoder().parameters()) == pytest.approx(1.01e6, abs=5e3)
 
 
+def test_narrow_mobilefacenet(tmp_path):
+    narrow = MobileFaceNetLandmarkEncoder(width=0.25)
+    output = narrow(random_frames(2), return_landmarks=True)
+    assert narrow.num_channels == 32 and output.features.shape == (2, 32, 14, 14)
+    assert sum(p.numel() for p in narrow.parameters()) < 0.12e6
+    again = load_landmark_encoder(save_landmark_encoder(narrow, tmp_path), narrow.to_dict())
+    assert torch.equal(again(random_frames(2)).features, output.features)
+    assert MobileFaceNetLandmarkEncoder().to_dict() == {"type": "mobilefacenet"}
+    with pytest.raises(ValueError, match="`width`"):
+        MobileFaceNetLandmarkEncoder(width=0.3)
+
+
 # Read off the enlarged picture by eye, in pixels of skimage.data.astronaut(): iBUG index -> (x, y)
 READ_BY_EYE = {
     8: (222.9, 178), 17: (190.1, 90.5), 19: (198.8, 88.6), 21: (213.8, 92.8), 22: (238.7, 93.6), 24: (250.9, 92.8),
