@@ -82,12 +82,13 @@ def list_frame_files(folder: str | Path) -> list[Path]:
     files = [path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not files:
         raise ValueError(f"The folder {folder} holds no frames: no files ending in {', '.join(IMAGE_SUFFIXES)}.")
+    return sorted(files, key=natural_order)
 
-    def natural(path: Path) -> list[tuple[int, int, str]]:
-        parts = re.split(r"(\d+)", path.name)
-        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
 
-    return sorted(files, key=natural)
+def natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """A sort key that reads the numbers in a file's name as numbers: `clip2` before `clip10`."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def is_url(source: str) -> bool:
@@ -360,6 +361,7 @@ def _shorten(text: str) -> str:
 
 __all__ = [
     "list_frame_files",
+    "natural_order",
     "read_image",
     "read_video",
     "sample_frame_indices",

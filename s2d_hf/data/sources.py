@@ -21,6 +21,7 @@ from transformers.video_utils import VideoMetadata
 from ..frames_s2d import (
     IMAGE_SUFFIXES,
     is_url,
+    natural_order,
     read_image,
     read_video,
     sample_frame_indices,
@@ -408,14 +409,8 @@ def _read_item(item: HubItem, kind: str, choose: Callable | None, backend: str) 
             raise ValueError(str(error).replace(str(file), path or "the stored video")) from error
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts by the numbers in a name."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-
 def _visible(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_order)
 
 
 def _list_class(folder: Path, kind: str) -> tuple[list[Path], list[Path]]:
