@@ -4,6 +4,7 @@ and the emotion anchors into FOLDER.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -54,3 +55,7 @@ trainer.train()
 name = f"process{trainer.args.process_index}"
 save_file(trainer.anchors.state_dict(), folder / f"{name}.safetensors")
 (folder / f"{name}.json").write_text(json.dumps({"losses": losses, "processes": trainer.args.world_size}))
+trainer.accelerator.end_training()
+# All is written. Now and then torch's gloo threads abort a process while it unloads, after Python has ended.
+sys.stdout.flush()
+os._exit(0)
