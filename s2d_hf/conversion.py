@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .configuration_s2d import S2DConfig
+from .frames_s2d import natural_order
 from .image_processing_s2d import S2DImageProcessor
 from .landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder, load_landmark_weights
 from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification
@@ -193,10 +194,10 @@ def infer_config(
         "temporal_adapters": "temporal_embedding" in state,
     }
     prompts = _count(state, r"prompt_blocks\.(\d+)\.conv0_0\.")
-    fields["prompt_type"] = "none" if prompts == 0 else "shallow" if prompts == 1 else "deep"
-    if prompts == 1 and fields["num_hidden_layers"] == 1:
-        fields["prompt_type"] = "deep"
+    fields["prompt_type"] = "none"
     if prompts:
+        is_shallow = prompts == 1 and fields["num_hidden_layers"] > 1
+        fields["prompt_type"] = "shallow" if is_shallow else "deep"
         if "patch_embed_prompt.proj.weight" not in state:
             raise ValueError(
                 "This checkpoint has prompters, but no landmark embedding (patch_embed_prompt.proj.weight)."
@@ -213,7 +214,8 @@ def infer_config(
         fields["adapter_ratio"] = down.shape[0] / hidden_size
         fields["adapter_num_heads"] = adapter_num_heads
     head = state.get("head.fc_cls.weight", state.get("head.weight"))
-    num_labels = len(labels) if head is None and labels else 2 if head is None else head.shape[0]
+    # without a classifier, as many as there are labels, or transformers' default
+    num_labels = head.shape[0] if head is not None else len(labels or ()) or 2
     if labels is not None:
         if len(labels) != num_labels:
             raise ValueError(
@@ -255,7 +257,7 @@ def convert_state_dict(
             report.notes.append(f"head.{kind} was taken as the classifier, for want of head.fc_cls.{kind}.")
     converted, unknown = {}, []
     mapped: dict[str, list[tuple[str, str]]] = {part: [] for part in _NAMES}
-    for name in sorted(state, key=_natural):
+    for name in sorted(state, key=natural_order):
         reason = _reason_to_drop(name, state, config)
         if reason:
             report.dropped[name] = reason
@@ -272,10 +274,6 @@ def convert_state_dict(
     report.mapped = {part: pairs for part, pairs in mapped.items() if pairs}
     _refuse_misfits(state, converted, unknown, config, report)
     return converted, report
-
-
-def _natural(name: str) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _is_pointwise(name: str) -> bool:

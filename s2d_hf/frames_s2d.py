@@ -1,5 +1,6 @@
 """From files, folders, URLs and arrays to RGB frames."""
 
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -82,12 +83,12 @@ def list_frame_files(folder: str | Path) -> list[Path]:
     files = [path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not files:
         raise ValueError(f"The folder {folder} holds no frames: no files ending in {', '.join(IMAGE_SUFFIXES)}.")
-    return sorted(files, key=natural_order)
+    return sorted(files, key=lambda path: natural_order(path.name))
 
 
-def natural_order(path: Path) -> list[tuple[int, int, str]]:
-    """A sort key that reads the numbers in a file's name as numbers: `clip2` before `clip10`."""
-    parts = re.split(r"(\d+)", path.name)
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """A sort key that reads the numbers in a name as numbers: `clip2` before `clip10`."""
+    parts = re.split(r"(\d+)", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
@@ -96,14 +97,17 @@ def is_url(source: str) -> bool:
     return urlparse(source).scheme in ("http", "https")
 
 
-def read_image(source: str | Path) -> Image.Image:
+def read_image(source: str | Path | bytes) -> Image.Image:
     """
-    An image from a path, URL or base64 string, turned upright by its EXIF orientation, in its own mode.
+    An image from a path, URL, base64 string or a file's bytes, turned upright by its EXIF orientation, in its own
+    mode.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no readable image.
     """
+    if isinstance(source, bytes):
+        return _open_image(io.BytesIO(source), "it")
     source = str(source)
     if not os.path.isfile(source):
         if is_url(source):
@@ -112,11 +116,15 @@ def read_image(source: str | Path) -> Image.Image:
             return load_image(source)
         except ValueError:
             raise FileNotFoundError(f"There is no image file {_shorten(source)}.") from None
+    return _open_image(source, source)
+
+
+def _open_image(file: str | io.BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(source) as image:
+        with Image.open(file) as image:
             return ImageOps.exif_transpose(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{source} is not a readable image: {error}") from error
+        raise ValueError(f"{name} is not a readable image: {error}") from error
 
 
 def to_rgb(image: Any, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:

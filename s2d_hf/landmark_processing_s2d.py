@@ -54,11 +54,8 @@ class LandmarkProcessorMixin:
         config = self._landmark_config if self.landmark_encoder is None else self.landmark_encoder.to_dict()
         settings.landmark_encoder = None
         dictionary = super(LandmarkProcessorMixin, settings).to_dict()
-        for name in (
-            "_landmark_config",
-            "_landmark_error",
-            "device",
-        ):  # a device belongs to the machine, not to the model
+        # a device belongs to the machine, not to the model
+        for name in ("_landmark_config", "_landmark_error", "device"):
             dictionary.pop(name, None)
         dictionary["landmark_encoder"] = config
         return dictionary

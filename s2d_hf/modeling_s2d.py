@@ -358,7 +358,7 @@ class S2DPreTrainedModel(PreTrainedModel):
         if cls is S2DForImageClassification:
             fields["temporal_adapters"] = False
         model = cls(S2DConfig(**(fields | overrides)))
-        base = getattr(model, model.base_model_prefix, model)
+        base = model.base_model
         state = _vit_state_dict(vit, base.config.num_hidden_layers)
         own = base.state_dict()
         wrong = [
@@ -382,7 +382,7 @@ class S2DPreTrainedModel(PreTrainedModel):
         Returns:
             the model itself.
         """
-        base = getattr(self, self.base_model_prefix, self)
+        base = self.base_model
         self.requires_grad_(False)
         tuned = [base.landmark_embeddings, base.prompt_norms, base.prompt_layers, base.layernorm]
         for module in [*tuned, getattr(self, "classifier", None)]:

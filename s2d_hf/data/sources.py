@@ -1,7 +1,6 @@
 """Labelled collections of videos and images in one form, from folders, tables and datasets of the Hub."""
 
 import csv
-import io
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
@@ -393,11 +392,7 @@ def _read_item(item: HubItem, kind: str, choose: Callable | None, backend: str) 
             raise ValueError(f"{path} is not on this machine: load the dataset without streaming")
         return _read_path(path, kind, choose, backend)
     if kind == "image":
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                return [to_rgb(ImageOps.exif_transpose(image))]
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"not a readable image: {error}") from error
+        return [to_rgb(read_image(content))]
     with tempfile.TemporaryDirectory() as folder:
         # of the stored name only a plain suffix is used: it comes with the data
         suffix = re.search(r"\.\w{1,8}$", path or "")
@@ -410,7 +405,8 @@ def _read_item(item: HubItem, kind: str, choose: Callable | None, backend: str) 
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_order)
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return sorted(visible, key=lambda path: natural_order(path.name))
 
 
 def _list_class(folder: Path, kind: str) -> tuple[list[Path], list[Path]]:

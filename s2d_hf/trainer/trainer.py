@@ -66,7 +66,7 @@ class S2DTrainer(Trainer):
             raise ValueError("`processing_class` is missing: pass the model's video or image processor.")
         if self.model.config.prompt_type != "none" and processor.landmark_encoder is None:
             raise ValueError("The model is guided by landmarks, and `processing_class` has no landmark encoder.")
-        self.anchors = None
+        self.anchors, self.anchor_schedule = None, None
         if self.args.anchor_distillation:
             config = self.model.config
             self.anchors = anchors or EmotionAnchors(
@@ -77,6 +77,7 @@ class S2DTrainer(Trainer):
                 start=self.args.anchor_start,
             )
             self.anchors.to(self.args.device)
+            self.anchor_schedule = self.args.anchor_schedule
         self.erasing = RandomErasing(self.args.random_erasing_prob)
         # every process erases and mixes in its own way; after resuming, this is drawn anew
         self._batch_generator = torch.Generator().manual_seed(self.args.seed * 1009 + self.args.process_index)
@@ -118,17 +119,18 @@ class S2DTrainer(Trainer):
             outputs = _average_views(outputs, num_views)
         loss = classification_loss(outputs.logits, targets, self.model.config)
         if model.training and self.anchors is not None:
-            weight = self.args.anchor_schedule.weight(self._epoch(), self.args.num_train_epochs)
+            weight = self.anchor_schedule.weight(self._epoch(), self.args.num_train_epochs)
             if weight > 0:
                 loss = loss + weight * self.anchors(outputs.logits, outputs.pooler_output)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
         """One batch; in chosen epochs its un-augmented view enters the anchors first."""
-        if self.anchors is not None and self.args.anchor_schedule.is_update_epoch(
+        if self.anchors is not None and self.anchor_schedule.is_update_epoch(
             int(self._epoch() + 1e-6), self.args.num_train_epochs
         ):
-            self._update_anchors(model, self._prepare_inputs(inputs))
+            inputs = self._prepare_inputs(inputs)
+            self._update_anchors(model, inputs)
         return super().training_step(model, inputs, *args, **kwargs)
 
     def _erase_and_mix(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
