@@ -139,9 +139,9 @@ class ResidualStage(nn.Module):
 class LandmarkHead(nn.Module):
     """Global depthwise convolution, linear layer and batch norm: the coordinates."""
 
-    def __init__(self, channels: int, outputs: int):
+    def __init__(self, channels: int, outputs: int, size: int):
         super().__init__()
-        self.conv_6_dw = ConvBlock(channels, channels, kernel=7, groups=channels, linear=True)
+        self.conv_6_dw = ConvBlock(channels, channels, kernel=size, groups=channels, linear=True)
         self.linear = nn.Linear(channels, outputs, bias=False)
         self.bn = nn.BatchNorm1d(outputs)
 
@@ -159,18 +159,25 @@ class MobileFaceNetLandmarkEncoder(LandmarkEncoder):
     Args:
         width (`float`): Channels of every layer relative to the published network's, for smaller ones of one's own;
             the features have `128 * width` channels.
+        input_size (`int`): Height and width to which frames are resized, in pixels; the features are
+            `input_size / 8` cells high and wide.
 
     Raises:
-        ValueError: if `width` leaves a layer without a whole number of channels.
+        ValueError: if `width` leaves a layer without a whole number of channels, or `input_size` a layer without a
+            whole number of cells.
     """
 
     encoder_type = "mobilefacenet"
-    input_size = 112
 
-    def __init__(self, width: float = 1.0):
+    def __init__(self, width: float = 1.0, input_size: int = 112):
         if width <= 0 or 64 * width != int(64 * width):
             raise ValueError(f"`width` must be a positive multiple of 1/64, got {width}.")
-        super().__init__(**({} if width == 1 else {"width": width}))
+        if input_size < 16 or input_size % 16:
+            raise ValueError(f"`input_size` must be a positive multiple of 16, got {input_size}.")
+        changed = {"width": (width, 1.0), "input_size": (input_size, 112)}
+        super().__init__(**{name: value for name, (value, published) in changed.items() if value != published})
+        self.input_size = input_size
+        self.feature_size = input_size // 8
         c64, c128, c256, c512 = (int(channels * width) for channels in (64, 128, 256, 512))
         self.num_channels = c128
         self.conv1 = ConvBlock(3, c64, kernel=3, stride=2, padding=1)
@@ -182,7 +189,7 @@ class MobileFaceNetLandmarkEncoder(LandmarkEncoder):
         self.conv_45 = DepthWise(c128, c128, groups=c512, stride=2)
         self.conv_5 = ResidualStage(c128, num_blocks=2, groups=c256)
         self.conv_6_sep = ConvBlock(c128, c512)
-        self.output_layer = LandmarkHead(c512, 2 * NUM_LANDMARKS)
+        self.output_layer = LandmarkHead(c512, 2 * NUM_LANDMARKS, size=input_size // 16)
         self._freeze()
 
     def _encode(self, frames: torch.Tensor, return_landmarks: bool) -> LandmarkOutput:

@@ -63,6 +63,20 @@ def test_narrow_mobilefacenet(tmp_path):
         MobileFaceNetLandmarkEncoder(width=0.3)
 
 
+def test_mobilefacenet_of_another_input_size(tmp_path):
+    encoder = MobileFaceNetLandmarkEncoder(input_size=64)
+    frames = random_frames(2)
+    output = encoder(frames, return_landmarks=True)
+    assert output.features.shape == (2, 128, encoder.feature_size, encoder.feature_size) == (2, 128, 8, 8)
+    assert output.landmarks.shape == (2, 68, 2)
+    resized = torch.nn.functional.interpolate(frames, size=(64, 64), mode="bilinear", align_corners=True)
+    assert torch.equal(encoder(resized).features, output.features)
+    again = load_landmark_encoder(save_landmark_encoder(encoder, tmp_path), encoder.to_dict())
+    assert torch.equal(again(frames).features, output.features)
+    with pytest.raises(ValueError, match="`input_size`"):
+        MobileFaceNetLandmarkEncoder(input_size=56)
+
+
 # Read off the enlarged picture by eye, in pixels of skimage.data.astronaut(): iBUG index -> (x, y)
 READ_BY_EYE = {
     8: (222.9, 178), 17: (190.1, 90.5), 19: (198.8, 88.6), 21: (213.8, 92.8), 22: (238.7, 93.6), 24: (250.9, 92.8),
