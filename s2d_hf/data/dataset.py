@@ -11,7 +11,7 @@ from transformers.video_utils import VideoMetadata
 from ..frames_s2d import sample_frame_indices
 from .augmentation import ClipAugmentation
 from .sampling import evaluation_windows, random_window, resize_short_side, spatial_crops
-from .sources import LabelledSamples, read_sample
+from .sources import LabelledSamples, Sample, read_sample
 
 SAMPLINGS = ("even", "random_window", "windows")
 
@@ -36,6 +36,10 @@ class ClipDataset(Dataset):
         seed (`int`): With the epoch and the index, the only source of randomness: an item is the same in every worker
             and process.
         backend (`"decord"` or `"pyav"`): What decodes videos.
+        keep_in_memory (`bool`): Keep what was decoded, in its own size, and read each file only once. For images, or
+            videos with `sampling="even"` or `"windows"`: random windows are other frames each time. Every worker of a
+            data loader keeps frames of its own, in the end each of them the whole set, and loses them when it ends:
+            pass `persistent_workers=True` to the data loader, or use none.
 
     An item is a dict of `frames`, uint8 `(num_frames, 3, size, size)`, for images `(3, size, size)` and for
     `sampling="windows"` `(num_windows * num_crops, num_frames, 3, size, size)`, window by window; `clean_frames` in
@@ -61,6 +65,7 @@ class ClipDataset(Dataset):
         with_clean_view: bool = False,
         seed: int = 0,
         backend: str = "decord",
+        keep_in_memory: bool = False,
     ):
         if kind not in ("video", "image"):
             raise ValueError(f"`kind` must be 'video' or 'image', got {kind!r}.")
@@ -80,6 +85,8 @@ class ClipDataset(Dataset):
             raise ValueError("`num_windows` and `num_crops` need `sampling='windows'`.")
         if augmentation is not None and getattr(augmentation, "size", size) != size:
             raise ValueError(f"`size` is {size}, and the augmentation's `size` is {augmentation.size}.")
+        if keep_in_memory and kind == "video" and sampling == "random_window":
+            raise ValueError("`keep_in_memory` needs the same frames each time: not `sampling='random_window'`.")
         if seed < 0:
             raise ValueError(f"`seed` must not be negative, got {seed}.")
         self.samples = samples
@@ -93,6 +100,8 @@ class ClipDataset(Dataset):
         self.with_clean_view = with_clean_view
         self.seed = seed
         self.backend = backend
+        self.keep_in_memory = keep_in_memory
+        self._kept: dict[int, torch.Tensor] = {}
         # in shared memory, so that workers which live longer than an epoch see it change
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -112,11 +121,15 @@ class ClipDataset(Dataset):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the items those of another epoch; accelerate's data loaders call it. Call it between epochs."""
+        """Makes the items those of another epoch; the Trainer calls it. Call it between epochs."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a worker that is spawned reads for itself
+        return self.__dict__ | {"_kept": {}}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
@@ -126,18 +139,12 @@ class ClipDataset(Dataset):
         state = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
-        windows: np.ndarray | None = None
-
-        def choose(metadata: VideoMetadata) -> np.ndarray:
-            nonlocal windows
-            windows = self._draw_windows(metadata.total_num_frames, generator)
-            return np.unique(windows)
-
-        clip = self._stack(read_sample(sample, self.kind, choose, self.backend))
-        if windows is not None:
-            clip = clip[torch.from_numpy(np.searchsorted(np.unique(windows), windows))]
-        elif self.kind == "image":
-            clip = clip[None]
+        if not self.keep_in_memory:
+            clip = self._read(sample, generator)
+        else:
+            if index not in self._kept:
+                self._kept[index] = self._read(sample, generator)
+            clip = self._kept[index].clone()  # an augmentation may work in place
         item: dict[str, Any] = {}
         if self.augmentation is not None:
             item["frames"] = self.augmentation(clip[0], generator)
@@ -151,6 +158,20 @@ class ClipDataset(Dataset):
         if self.kind == "image":
             item = {name: frames.squeeze(0) for name, frames in item.items()}
         return item | {"labels": sample.label, "name": sample.name}
+
+    def _read(self, sample: Sample, generator: torch.Generator) -> torch.Tensor:
+        """Decoded frames, uint8 `(windows, num_frames, 3, height, width)`; an image is one window of one frame."""
+        windows: np.ndarray | None = None
+
+        def choose(metadata: VideoMetadata) -> np.ndarray:
+            nonlocal windows
+            windows = self._draw_windows(metadata.total_num_frames, generator)
+            return np.unique(windows)
+
+        frames = self._stack(read_sample(sample, self.kind, choose, self.backend))
+        if windows is None:
+            return frames[None]
+        return frames[torch.from_numpy(np.searchsorted(np.unique(windows), windows))]
 
     def _draw_windows(self, total_num_frames: int, generator: torch.Generator) -> np.ndarray:
         """Frame indices `(windows, num_frames)`."""

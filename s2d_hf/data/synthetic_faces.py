@@ -69,6 +69,7 @@ _SKINS = ((247, 214, 190), (232, 186, 155), (214, 160, 124), (176, 120, 86), (12
 _HAIRS = ((24, 20, 20), (58, 38, 26), (104, 66, 38), (168, 126, 72), (214, 180, 120), (142, 62, 30), (140, 138, 136))
 _IRISES = ((66, 42, 26), (104, 74, 40), (92, 118, 74), (84, 128, 170), (110, 120, 126))
 _MARGIN = 0.015  # of the frame, within which no point lies
+_SHOWN = 0.6  # how far the expression has unfolded in a still, relative to its clip's strongest frame
 _POINTS_FILE = "points.npz"
 _IDENTITY_STREAM, _CLIP_STREAM, _STILL_STREAM = range(3)
 
@@ -225,7 +226,10 @@ class SyntheticFaces:
         Raises:
             ValueError: if an argument is out of range.
         """
-        face, script = self.identity(identity), self.script(identity, label, index)
+        return self._draw(identity, self.script(identity, label, index))
+
+    def _draw(self, identity: int, script: ClipScript) -> tuple[np.ndarray, np.ndarray]:
+        face = self.identity(identity)
         drawn = [self._draw_frame(face, script, time) for time in range(len(script))]
         return np.stack([frame for frame, _ in drawn]), np.stack([points for _, points in drawn])
 
@@ -472,11 +476,13 @@ def write_synthetic_dataset(
 
         root/train/<label>/<identity>_<clip>.mp4                    H.264
         root/test/...                                               other identities
-        root/stills/train/<label>/<identity>_<clip>_<frame>.png     frames at random times, with their clip's label
+        root/stills/train/<label>/<identity>_<clip>_<frame>.png     frames that show their clip's expression
         root/stills/train/points.npz                                their points, see [`read_still_points`]
         root/stills/test/...
 
-    No clip is the exact reverse of another one. The stills of a rising label and of its fading counterpart look alike.
+    No clip is the exact reverse of another one. Stills are random ones of the frames in which the expression has
+    unfolded to 60 % or more of what it reaches in the clip, or the strongest ones where there are too few of these;
+    any frames of a neutral clip. The stills of a rising label and of its fading counterpart look alike.
 
     Args:
         root (`str` or `Path`): The folder to write, which must be new or empty.
@@ -586,18 +592,27 @@ def _write_clip(job: _ClipJob) -> tuple[list[str], np.ndarray]:
     expression, fading = label_expression(job.label)
     # a fading clip is the reverse of the rising one of its index, so the two have indices of their own
     index = job.number + job.clips * fading
-    frames, points = job.faces.clip(job.identity, job.label, index)
+    script = job.faces.script(job.identity, job.label, index)
+    frames, points = job.faces._draw(job.identity, script)
     name = f"{job.identity:04d}_{job.number:02d}"
     _write_video(job.root / job.split / job.label / f"{name}.mp4", frames, job.fps)
     key = (job.identity, _EXPRESSIONS.index(expression), index)
     rng = _generator(job.faces.seed, _STILL_STREAM, *key)
-    times = np.sort(rng.choice(len(frames), job.stills, replace=False))
+    times = _draw_still_times(rng, script.intensities * (expression != "neutral"), job.stills)
     files = [f"{job.label}/{name}_{time:02d}.png" for time in times.tolist()]
     for file, time in zip(files, times, strict=True):
         # encoded apart from writing: OpenCV itself can't write to every path
         encoded = cv2.imencode(".png", cv2.cvtColor(frames[time], cv2.COLOR_RGB2BGR))[1]
         (job.root / "stills" / job.split / file).write_bytes(encoded.tobytes())
     return files, points[times]
+
+
+def _draw_still_times(rng: np.random.Generator, intensities: np.ndarray, stills: int) -> np.ndarray:
+    """Ascending indices `(stills,)` of frames that show the expression, from the intensities `(T,)` of a clip."""
+    shown = np.flatnonzero(intensities >= _SHOWN * intensities.max())
+    if len(shown) < stills:
+        return np.sort(np.argsort(-intensities, kind="stable")[:stills])
+    return np.sort(rng.choice(shown, stills, replace=False))
 
 
 def _write_video(path: Path, frames: np.ndarray, fps: int) -> None:

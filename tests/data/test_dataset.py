@@ -1,5 +1,9 @@
 """Items and batches against the processors and against known frames."""
 
+import pickle
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +137,70 @@ def test_workers_give_the_items_of_the_main_process(samples, persistent):
     assert not torch.equal(*batches)
 
 
+def copied(samples: LabelledSamples, folder: Path) -> LabelledSamples:
+    """The same samples from files of their own in `folder`."""
+    folder.mkdir()
+    copies = [Sample(s.name, s.label, path=shutil.copy(s.path, folder)) for s in samples]
+    return LabelledSamples(copies, samples.labels)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kind": "image", "augmentation": ClipAugmentation(size=32), "with_clean_view": True},
+        {"kind": "image", "sampling": "random_window"},  # which images have none of
+        {"augmentation": ClipAugmentation(size=32), "with_clean_view": True},
+        {"sampling": "windows", "num_windows": 2, "num_crops": 2},
+    ],
+)
+def test_frames_kept_in_memory_give_the_same_items(samples, images, tmp_path, arguments):
+    arguments = {"num_frames": 4, "size": 32, "seed": 2} | arguments
+    samples = images if arguments.get("kind") == "image" else samples
+    plain = ClipDataset(samples, **arguments)
+    kept = ClipDataset(copied(samples, tmp_path / "copies"), **arguments, keep_in_memory=True)
+    epochs = []
+    for epoch in range(2):
+        for dataset in (plain, kept):
+            dataset.set_epoch(epoch)
+        epochs.append(list(kept))
+        for item, expected in zip(epochs[-1], plain, strict=True):
+            assert item.keys() == expected.keys() and item["name"] == expected["name"]
+            for name in item.keys() - {"labels", "name"}:
+                assert torch.equal(item[name], expected[name])
+        # each file has been read, and is not needed again
+        shutil.rmtree(tmp_path / "copies", ignore_errors=True)
+    if "augmentation" in arguments:
+        assert not torch.equal(epochs[0][0]["frames"], epochs[1][0]["frames"])
+    with pytest.raises(FileNotFoundError):  # what is sent to a worker holds no frames
+        pickle.loads(pickle.dumps(kept))[0]
+    assert kept[-1]["name"] == samples[-1].name
+
+
+@pytest.mark.parametrize("augmentation", [None, lambda clip, generator: clip.fill_(0)])
+def test_what_is_kept_can_not_be_changed_from_outside(images, augmentation):
+    arguments = {"size": 150, "kind": "image", "with_clean_view": True}  # the size that the image has
+    expected = ClipDataset(images, **arguments)[0]["frames"]
+    dataset = ClipDataset(images, **arguments, augmentation=augmentation, keep_in_memory=True)
+    for _ in range(2):
+        item = dataset[0]
+        item["frames"].fill_(0)
+        item["clean_frames"].fill_(0)
+    plain = ClipDataset(images, size=150, kind="image", keep_in_memory=True)
+    plain._kept = dataset._kept
+    assert torch.equal(plain[0]["frames"], expected)
+
+
+def test_workers_keep_frames_of_their_own(samples, tmp_path):
+    dataset = ClipDataset(copied(samples, tmp_path / "copies"), 4, 16, keep_in_memory=True)
+    loader = DataLoader(dataset, 1, num_workers=1, collate_fn=ClipCollator(), persistent_workers=True)
+    first = list(loader)
+    shutil.rmtree(tmp_path / "copies")
+    for batch, again in zip(first, loader, strict=True):
+        assert torch.equal(batch["frames"], again["frames"])
+    with pytest.raises(FileNotFoundError):
+        dataset[0]
+
+
 def test_data_loaders_of_accelerate_set_the_epoch(samples):
     dataset = ClipDataset(samples, 4, 16)
     loader = Accelerator(cpu=True).prepare(DataLoader(dataset, collate_fn=ClipCollator()))
@@ -185,6 +253,7 @@ def test_indices(samples):
         ({"sampling": "dense"}, "`sampling` must be one of even, random_window, windows"),
         ({"num_frames": 0}, "`num_frames`"),
         ({"seed": -1}, "`seed`"),
+        ({"sampling": "random_window", "keep_in_memory": True}, "`keep_in_memory`"),
         ({"num_crops": 2}, "need `sampling='windows'`"),
         ({"sampling": "windows", "augmentation": ClipAugmentation()}, "without `augmentation`"),
         ({"augmentation": ClipAugmentation(size=112)}, "`size` is 224, and the augmentation's `size` is 112"),

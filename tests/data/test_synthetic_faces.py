@@ -387,6 +387,36 @@ def test_stills_are_frames_with_their_points(root: Path):
     np.testing.assert_array_equal(its_points, drawn_points[time])
 
 
+@pytest.mark.parametrize("stills", [2, 5])
+def test_stills_show_the_expression_of_their_clip(tmp_path: Path, stills: int):
+    settings = SETTINGS | {"train_identities": 6, "test_identities": 0, "num_frames": 12, "image_size": 32}
+    write_synthetic_dataset(tmp_path / "new", workers=0, stills_per_clip=stills, **settings)
+    faces = SyntheticFaces(4, image_size=32, num_frames=12)
+    times: dict[tuple[str, int], list[int]] = {}
+    for file in read_still_points(tmp_path / "new" / "stills" / "train")[0]:
+        identity, _, time = (int(part) for part in file.stem.split("_"))
+        times.setdefault((file.parent.name, identity), []).append(time)
+    assert len(times) == 6 * len(SYNTHETIC_LABELS)
+    neutral, too_few, choices = set(), 0, set()
+    for (label, identity), chosen in times.items():
+        assert len(set(chosen)) == stills
+        if label == "neutral":
+            neutral.update(chosen)
+            continue
+        intensities = faces.script(identity, label, int(label_expression(label)[1])).intensities
+        shown = np.flatnonzero(intensities >= 0.6 * intensities.max()).tolist()
+        if len(shown) < stills:
+            too_few += 1
+            assert set(shown) < set(chosen)
+            assert intensities[chosen].min() >= np.delete(intensities, chosen).max()
+        else:
+            assert set(chosen) <= set(shown)
+            choices.add(tuple(chosen))
+    assert max(neutral) - min(neutral) > 8
+    assert len(choices) > 8  # neither always the first ones nor the strongest
+    assert bool(too_few) == (stills == 5)
+
+
 def test_the_files_do_not_depend_on_the_workers(root: Path, tmp_path: Path):
     write_synthetic_dataset(tmp_path, workers=0, **SETTINGS)
     files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
