@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from ..losses import AnchorSchedule
 
@@ -39,6 +40,13 @@ class S2DTrainingArguments(TrainingArguments):
     random_erasing_prob: float = field(
         default=0.0, metadata={"help": "Share of training clips in which a box is erased (0.25 in the paper)."}
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate and save an exponential moving average of the weights, with this decay for each "
+            "optimizer step (0.999, for instance). Off if not given."
+        },
+    )
     anchor_distillation: bool = field(
         default=False, metadata={"help": "Add the emotion-anchors self-distillation loss (paper section 3.4)."}
     )
@@ -69,6 +77,9 @@ class S2DTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            # the last prompt norm is never used; Trainer would only look for such where gradients aren't checkpointed
+            self.ddp_find_unused_parameters = True
         if self.learning_rate_batch is not None and self.learning_rate_batch < 1:
             raise ValueError(f"`learning_rate_batch` must be at least 1, got {self.learning_rate_batch}.")
         for name in ("mixup_alpha", "cutmix_alpha"):
@@ -77,6 +88,14 @@ class S2DTrainingArguments(TrainingArguments):
         for name in ("mixup_switch_prob", "random_erasing_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be 0 to 1, got {getattr(self, name)}.")
+        if self.ema_decay is not None:
+            if not 0 < self.ema_decay < 1:
+                raise ValueError(f"`ema_decay` must be between 0 and 1, got {self.ema_decay}.")
+            if self.push_to_hub and self.hub_strategy != HubStrategy.END:
+                raise ValueError(
+                    "With `ema_decay` and `push_to_hub`, `hub_strategy` must be 'end', got "
+                    f"{self.hub_strategy.value!r}: pushes during the training upload weights that are not averaged."
+                )
         if len(self.anchor_weight_times) != len(self.anchor_weights):
             raise ValueError(
                 f"`anchor_weight_times` and `anchor_weights` belong together, but are {len(self.anchor_weight_times)} "

@@ -1,9 +1,10 @@
-"""The order in which training samples come."""
+"""The order in which training samples come, epoch by epoch."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class ClassBalancedSampler(Sampler[int]):
@@ -38,3 +39,41 @@ class ClassBalancedSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.weights)
+
+
+class EpochCallback(TrainerCallback):
+    """
+    Tells every epoch to the training's sampler and data set, if they have a `set_epoch`.
+
+    accelerate's loaders tell the data set only where they find no sampler that has an epoch, and look for the sampler
+    through two wrappers, while there are three when several processes resume in the middle of an epoch.
+    """
+
+    def __init__(self):
+        self._next_epoch = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Finds where a resumed training goes on."""
+        self._next_epoch = int((state.epoch or 0.0) + 1e-6)
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: DataLoader,
+        **kwargs,
+    ) -> None:
+        """Comes before the loader's workers start."""
+        _set_sampler_epoch(train_dataloader, self._next_epoch)
+        if hasattr(train_dataloader.dataset, "set_epoch"):
+            train_dataloader.dataset.set_epoch(self._next_epoch)
+        self._next_epoch += 1
+
+
+def _set_sampler_epoch(loader: DataLoader, epoch: int) -> None:
+    sampler = getattr(loader, "batch_sampler", None)
+    while sampler is not None:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        sampler = getattr(sampler, "batch_sampler", getattr(sampler, "sampler", None))

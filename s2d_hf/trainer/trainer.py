@@ -1,22 +1,51 @@
 """The Trainer of the S2D models."""
 
+import json
 import os
+import re
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from ..data import RandomErasing, mixup_cutmix
 from ..losses import EmotionAnchors
 from ..modeling_s2d import S2DClassifierOutput, classification_loss
 from .arguments import S2DTrainingArguments
-from .samplers import ClassBalancedSampler
+from .samplers import ClassBalancedSampler, EpochCallback
+from .weight_average import WeightAverage
 
 ANCHORS_NAME = "emotion_anchors.safetensors"
+AVERAGE_NAME = "ema.safetensors"
+
+
+def find_last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """
+    The newest checkpoint in a training's output folder that was written to its end, or `None` if there is none.
+
+    A training that was killed while it wrote a checkpoint leaves a folder without a readable `trainer_state.json`,
+    which is the last file to be written.
+    """
+    steps = {}
+    for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        match = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", folder.name)
+        if match is not None:
+            steps[int(match.group(1))] = folder
+    for _, folder in sorted(steps.items(), reverse=True):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
 
 
 def _average_views(outputs: S2DClassifierOutput, num_views: int) -> S2DClassifierOutput:
@@ -24,6 +53,29 @@ def _average_views(outputs: S2DClassifierOutput, num_views: int) -> S2DClassifie
     scores = outputs.logits.float().softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
     features = outputs.pooler_output.unflatten(0, (-1, num_views)).mean(dim=1)
     return S2DClassifierOutput(logits=scores.log(), pooler_output=features)
+
+
+class _TrainingHooks(TrainerCallback):
+    """What [`S2DTrainer`] does at fixed points of Trainer's loop."""
+
+    def __init__(self, trainer: "S2DTrainer"):
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        # not where a checkpoint gave it already
+        if args.ema_decay is not None and self.trainer.weight_average is None:
+            self.trainer.weight_average = WeightAverage(self.trainer.model, args.ema_decay)
+
+    def on_step_begin(
+        self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        self.trainer._micro_step = 0
+
+    def on_step_end(self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.trainer.weight_average is not None:
+            self.trainer.weight_average.update(self.trainer.model, state.global_step)
 
 
 class S2DTrainer(Trainer):
@@ -43,6 +95,15 @@ class S2DTrainer(Trainer):
     anchors. In distributed training, an update of the anchors gathers the batch of all processes; the anchors stand in
     every checkpoint.
 
+    With `ema_decay`, an exponential moving average of the trained weights is kept. Everything that is evaluated,
+    predicted, saved with `save_model` or pushed is the average. The model itself, also as `trainer.model` after the
+    training, has the raw weights; so has `model.safetensors` in a checkpoint, and the average stands beside it in
+    `ema.safetensors`. With `load_best_model_at_end`, both are loaded from the best checkpoint.
+
+    A resumed training equals one that was never interrupted, also from the middle of an epoch: erasing and mixing
+    depend on the seed, the process and the step alone, and `train_dataset` and its sampler are told the epoch
+    (`set_epoch`).
+
     Args:
         model ([`S2DForVideoClassification`] or [`S2DForImageClassification`]).
         args ([`S2DTrainingArguments`]).
@@ -52,7 +113,8 @@ class S2DTrainer(Trainer):
         anchors ([`EmotionAnchors`], *optional*): Made from the arguments if not given.
 
     Raises:
-        ValueError: if no processor is given, or the model needs landmarks and the processor has no encoder.
+        ValueError: if no processor is given, the model needs landmarks and the processor has no encoder, or
+            `ema_decay` is given with FSDP or DeepSpeed.
     """
 
     args: S2DTrainingArguments
@@ -66,6 +128,15 @@ class S2DTrainer(Trainer):
             raise ValueError("`processing_class` is missing: pass the model's video or image processor.")
         if self.model.config.prompt_type != "none" and processor.landmark_encoder is None:
             raise ValueError("The model is guided by landmarks, and `processing_class` has no landmark encoder.")
+        if self.args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                "`ema_decay` needs whole weights in every process: it can't be used with FSDP or DeepSpeed."
+            )
+        self.weight_average: WeightAverage | None = None
+        self._writes_checkpoint = False
+        self._micro_step = 0
+        # first, since other callbacks may evaluate or save
+        self.callback_handler.callbacks[:0] = [EpochCallback(), _TrainingHooks(self)]
         self.anchors, self.anchor_schedule = None, None
         if self.args.anchor_distillation:
             config = self.model.config
@@ -79,8 +150,35 @@ class S2DTrainer(Trainer):
             self.anchors.to(self.args.device)
             self.anchor_schedule = self.args.anchor_schedule
         self.erasing = RandomErasing(self.args.random_erasing_prob)
-        # every process erases and mixes in its own way; after resuming, this is drawn anew
-        self._batch_generator = torch.Generator().manual_seed(self.args.seed * 1009 + self.args.process_index)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        """
+        [`~transformers.Trainer.train`]; `resume_from_checkpoint=True` takes what [`find_last_checkpoint`] finds.
+
+        Raises:
+            ValueError: if there is no complete checkpoint to resume from.
+            FileNotFoundError: if the checkpoint lacks the emotion anchors or the averaged weights.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = find_last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"{self.args.output_dir} has no complete checkpoint to resume from.")
+        self.weight_average = None
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """[`~transformers.Trainer.evaluation_loop`], with the averaged weights if there are any."""
+        with self._averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """[`~transformers.Trainer.save_model`], with the averaged weights if there are any."""
+        # a checkpoint keeps the raw weights, for the training to go on from
+        with nullcontext() if self._writes_checkpoint else self._averaged_weights():
+            super().save_model(output_dir, _internal_call)
+
+    def _averaged_weights(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.weight_average is None else self.weight_average.applied_to(self.model)
 
     def prepare_pixels(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 `frames` to the float `pixel_values` of the same shape that the model takes."""
@@ -131,11 +229,20 @@ class S2DTrainer(Trainer):
         ):
             inputs = self._prepare_inputs(inputs)
             self._update_anchors(model, inputs)
-        return super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._micro_step += 1
+        return loss
+
+    def _batch_generator(self) -> torch.Generator:
+        # every process erases and mixes in its own way; resuming needs no state that is not in a checkpoint
+        entropy = (self.args.seed, self.args.process_index, self.state.global_step, self._micro_step)
+        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
     def _erase_and_mix(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = self._batch_generator()
         if self.erasing.p > 0:
-            pixels = torch.stack([self.erasing(clip, self._batch_generator) for clip in pixels])
+            pixels = torch.stack([self.erasing(clip, generator) for clip in pixels])
         smoothing = self.args.label_smoothing_factor
         if not (self.args.mixup_alpha or self.args.cutmix_alpha or smoothing):
             return pixels, labels
@@ -147,7 +254,7 @@ class S2DTrainer(Trainer):
             cutmix_alpha=self.args.cutmix_alpha,
             switch_prob=self.args.mixup_switch_prob,
             label_smoothing=smoothing,
-            generator=self._batch_generator,
+            generator=generator,
         )
 
     @torch.no_grad()
@@ -197,22 +304,46 @@ class S2DTrainer(Trainer):
         return optimizer
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # before the rest, so that a checkpoint that is uploaded is whole
-        if self.anchors is not None and self.args.should_save:
-            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            folder = os.path.join(self._get_output_dir(trial=trial), folder)
-            os.makedirs(folder, exist_ok=True)
-            save_file(self.anchors.state_dict(), os.path.join(folder, ANCHORS_NAME))
-        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            folder.mkdir(parents=True, exist_ok=True)
+            # where a checkpoint is written over an older one, it must not pass for complete in between
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+            # before the rest, so that a checkpoint that is complete or uploaded has them
+            if self.anchors is not None:
+                save_file(self.anchors.state_dict(), folder / ANCHORS_NAME)
+            if self.weight_average is not None:
+                save_file(self.weight_average.state_dict(), folder / AVERAGE_NAME)
+        self._writes_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writes_checkpoint = False
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # the state that marks a checkpoint as complete comes next, and every process has its own file here
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.anchors is None:
-            return
-        path = os.path.join(resume_from_checkpoint, ANCHORS_NAME)
+        if self.anchors is not None:
+            self.anchors.load_state_dict(self._read(resume_from_checkpoint, ANCHORS_NAME, "anchor_distillation"))
+        if self.args.ema_decay is not None:
+            self.weight_average = WeightAverage(self.model, self.args.ema_decay)
+            self.weight_average.load_state_dict(self._read(resume_from_checkpoint, AVERAGE_NAME, "ema_decay"))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.weight_average is not None:
+            best = self.state.best_model_checkpoint
+            self.weight_average.load_state_dict(self._read(best, AVERAGE_NAME, "ema_decay"))
+
+    def _read(self, checkpoint: str, name: str, argument: str) -> dict[str, torch.Tensor]:
+        path = os.path.join(checkpoint, name)
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"{resume_from_checkpoint} has no {ANCHORS_NAME}: it was written without `anchor_distillation`, and a "
-                "training with it can't go on from there."
+                f"{checkpoint} has no {name}: it was written without `{argument}`, and a training with it can't go on "
+                "from there."
             )
-        self.anchors.load_state_dict(load_file(path, device=str(self.args.device)))
+        return load_file(path)

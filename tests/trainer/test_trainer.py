@@ -13,22 +13,9 @@ from s2d_hf.metrics import compute_metrics_fn
 from s2d_hf.trainer import ClassBalancedSampler, S2DTrainer, S2DTrainingArguments
 from tests.videos import counting_frames, write_video
 
-from .frames_dataset import FramesDataset, small_model, small_processor
+from .frames_dataset import EpochFramesDataset, FramesDataset, make_trainer, small_model, small_processor
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def make_trainer(folder: Path, model=None, dataset=None, **arguments) -> S2DTrainer:
-    defaults = {
-        "output_dir": str(folder), "use_cpu": True, "report_to": "none", "save_strategy": "no",
-        "per_device_train_batch_size": 4, "num_train_epochs": 1, "disable_tqdm": True,
-    }  # fmt: skip
-    return S2DTrainer(
-        model=small_model() if model is None else model,
-        args=S2DTrainingArguments(**(defaults | arguments)),
-        train_dataset=FramesDataset([0, 1, 2, 3, 4, 0, 1, 2]) if dataset is None else dataset,
-        processing_class=small_processor(),
-    )
 
 
 def first_batch(trainer: S2DTrainer) -> dict[str, torch.Tensor]:
@@ -125,25 +112,86 @@ def test_clean_clips_enter_the_queue_of_their_label(tmp_path):
             assert (own - anchor).abs().amax(dim=1).min() < 1e-4
 
 
-def test_resumed_training_equals_one_that_never_stopped(tmp_path):
+@pytest.mark.parametrize("balanced", [False, True])
+def test_resumed_training_equals_one_that_never_stopped(balanced, tmp_path):
     arguments = {
-        "num_train_epochs": 4, "save_strategy": "epoch", "anchor_distillation": True, "anchor_queue_size": 2,
-        "anchor_neighbours": 1, "anchor_weight_times": [0], "anchor_weights": [0.5], "anchor_first_update": 0,
-        "anchor_update_every": 2, "balanced_sampling": True, "learning_rate": 1e-3,
+        "num_train_epochs": 4, "save_steps": 1, "save_strategy": "steps", "anchor_distillation": True,
+        "anchor_queue_size": 2, "anchor_neighbours": 1, "anchor_weight_times": [0, 1.5], "anchor_weights": [0.2, 0.5],
+        "anchor_first_update": 0, "anchor_update_every": 2, "balanced_sampling": balanced, "learning_rate": 1e-3,
+        "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "random_erasing_prob": 0.5, "gradient_accumulation_steps": 2,
     }  # fmt: skip
-    whole = make_trainer(tmp_path / "whole", **arguments)
-    whole.train()
-    checkpoint = tmp_path / "whole" / "checkpoint-2"  # after the first epoch
-    assert {"emotion_anchors.safetensors", "landmark_encoder.safetensors"} <= {p.name for p in checkpoint.iterdir()}
-    resumed = make_trainer(tmp_path / "resumed", **arguments)
-    resumed.train(resume_from_checkpoint=str(checkpoint))
-    for (name, a), (_, b) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
-        torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-5, msg=name)
-    for name, tensor in whole.anchors.state_dict().items():
-        torch.testing.assert_close(resumed.anchors.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
+    labels = [0, 1, 2, 3, 4] * 4  # five batches, three steps in an epoch
+
+    def train(name: str, checkpoint: Path | None = None) -> S2DTrainer:
+        model = small_model(classifier_dropout_prob=0.3, hidden_dropout_prob=0.1)
+        trainer = make_trainer(tmp_path / name, model, EpochFramesDataset(labels), **arguments)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        return trainer
+
+    whole = train("whole")
+    for step in (3, 7):  # after the first epoch; in the middle of the third, in which the anchors are updated
+        checkpoint = tmp_path / "whole" / f"checkpoint-{step}"
+        files = {path.name for path in checkpoint.iterdir()}
+        assert {"emotion_anchors.safetensors", "landmark_encoder.safetensors"} <= files
+        resumed = train(f"from_{step}", checkpoint)
+        for (name, a), (_, b) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+            torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-5, msg=name)
+        for name, tensor in whole.anchors.state_dict().items():
+            torch.testing.assert_close(resumed.anchors.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
     (checkpoint / "emotion_anchors.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint-2 has no emotion_anchors\.safetensors"):
-        make_trainer(tmp_path / "again", **arguments).train(resume_from_checkpoint=str(checkpoint))
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-7 has no emotion_anchors\.safetensors"):
+        train("again", checkpoint)
+
+
+def epochs_of_batches(trainer: S2DTrainer, checkpoint: Path | None = None) -> list[int]:
+    """Trains, and gives the epoch of which the items of each batch are."""
+    seen = []
+    step = trainer.training_step
+    trainer.training_step = lambda model, batch, *args: (seen.append(batch["epoch"]), step(model, batch, *args))[1]
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    assert all((batch == batch[0]).all() for batch in seen)
+    return [int(batch[0]) for batch in seen]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_train_dataset_is_told_the_epoch(balanced, tmp_path):
+    def make(name: str) -> S2DTrainer:
+        return make_trainer(
+            tmp_path / name, dataset=EpochFramesDataset([0, 1, 2, 3] * 3), num_train_epochs=3, save_steps=1,
+            save_strategy="steps", balanced_sampling=balanced,
+        )  # fmt: skip
+
+    assert epochs_of_batches(make("whole")) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert epochs_of_batches(make("from_4"), tmp_path / "whole" / "checkpoint-4") == [1, 1, 2, 2, 2]
+    assert epochs_of_batches(make("from_6"), tmp_path / "whole" / "checkpoint-6") == [2, 2, 2]
+
+
+def test_workers_that_live_on_are_told_the_epoch(tmp_path):
+    trainer = make_trainer(
+        tmp_path, dataset=EpochFramesDataset([0, 1, 2, 3] * 3), num_train_epochs=3, balanced_sampling=True,
+        dataloader_num_workers=1, dataloader_persistent_workers=True,
+    )  # fmt: skip
+    assert epochs_of_batches(trainer) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    # the garbage collector would wait for seconds
+    trainer.callback_handler.train_dataloader.base_dataloader._iterator._shutdown_workers()
+
+
+def test_every_batch_is_mixed_in_its_own_way_that_depends_on_its_place_alone(tmp_path):
+    def draws(trainer: S2DTrainer, global_step: int, micro_step: int) -> float:
+        trainer.state.global_step, trainer._micro_step = global_step, micro_step
+        return torch.rand((), generator=trainer._batch_generator()).item()
+
+    trainer, other_seed = make_trainer(tmp_path), make_trainer(tmp_path, seed=1)
+    places = [(step, micro) for step in range(3) for micro in range(2)]
+    drawn = [draws(trainer, *place) for place in places]
+    assert drawn == [draws(make_trainer(tmp_path), *place) for place in places]
+    assert len({*drawn, *(draws(other_seed, *place) for place in places)}) == 12
+    seen = []
+    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2, random_erasing_prob=0.5, num_train_epochs=2)
+    draw = trainer._batch_generator
+    trainer._batch_generator = lambda: (seen.append((trainer.state.global_step, trainer._micro_step)), draw())[1]
+    trainer.train()
+    assert seen == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_weight_decay_and_learning_rate_of_the_paper(tmp_path):
@@ -233,6 +281,9 @@ def test_every_epoch_draws_another_balanced_order(tmp_path):
         ({"mixup_alpha": -1.0}, "`mixup_alpha`"),
         ({"mixup_switch_prob": 2.0}, "`mixup_switch_prob`"),
         ({"random_erasing_prob": -0.1}, "`random_erasing_prob`"),
+        ({"ema_decay": 1.0}, "`ema_decay`"),
+        ({"ema_decay": 0.0}, "`ema_decay`"),
+        ({"ema_decay": 0.9, "push_to_hub": True}, "`hub_strategy` must be 'end'"),
         ({"anchor_weights": [1.0]}, "belong together"),
         ({"anchor_distillation": True, "anchor_unit": "fraction"}, "0 to 1"),
     ],
@@ -275,12 +326,16 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
         assert run.returncode == 0, run.stderr[-3000:]
         reports = [json.loads(path.read_text()) for path in sorted(folder.glob("process*.json"))]
         assert [report["processes"] for report in reports] == [processes] * processes
-        anchors = [load_file(path) for path in sorted(folder.glob("process*.safetensors"))]
-        for name in anchors[0]:  # every process holds the same queues
-            assert all(torch.equal(other[name], anchors[0][name]) for other in anchors)
-        results[processes] = (torch.tensor(reports[0]["losses"]), anchors[0])
-    (losses_1, anchors_1), (losses_2, anchors_2) = results[1], results[2]
-    assert len(losses_1) == 8 and losses_1.std() > 1e-3 and int(anchors_1["counts"].max()) == 3
+        for report in reports:
+            assert report["epochs"] == [0, 0, 0, 0, 1, 1, 1, 1]
+            assert report["resumed_epochs"] == [1, 1, 1]
+            assert report["resumed_losses"] == pytest.approx(report["losses"][5:], abs=1e-6)
+        tensors = [load_file(path) for path in sorted(folder.glob("process*.safetensors"))]
+        for name in tensors[0]:  # every process holds the same queues and averaged weights
+            assert all(torch.equal(other[name], tensors[0][name]) for other in tensors)
+        results[processes] = (torch.tensor(reports[0]["losses"]), tensors[0])
+    (losses_1, tensors_1), (losses_2, tensors_2) = results[1], results[2]
+    assert len(losses_1) == 8 and losses_1.std() > 1e-3 and int(tensors_1["counts"].max()) == 3
     torch.testing.assert_close(losses_2, losses_1, atol=1e-4, rtol=1e-4)
-    for name in anchors_1:
-        torch.testing.assert_close(anchors_2[name], anchors_1[name], atol=1e-4, rtol=1e-4)
+    for name in tensors_1:
+        torch.testing.assert_close(tensors_2[name], tensors_1[name], atol=1e-4, rtol=1e-4)
