@@ -1,0 +1,236 @@
+"""Data, landmark encoder, processors and model of a training stage, from its arguments."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import logging
+
+from ..configuration_s2d import S2DConfig
+from ..conversion import read_landmark_encoder
+from ..data import (
+    ClipAugmentation,
+    ClipDataset,
+    LabelledSamples,
+    check_sources,
+    from_class_folders,
+    from_hub,
+    from_table,
+)
+from ..image_processing_s2d import S2DImageProcessor
+from ..landmark_encoders_s2d import LandmarkEncoder
+from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
+from ..video_processing_s2d import S2DVideoProcessor
+from .recipes import DataArguments, ModelArguments, StageArguments
+
+logger = logging.get_logger(__name__)
+
+
+def load_samples(
+    source: str, split: str, kind: str, data: DataArguments, labels: Sequence[str] | None
+) -> LabelledSamples:
+    """
+    The labelled samples of a folder of class folders, a table, or a split of a dataset of the Hub.
+
+    Raises:
+        FileNotFoundError: if `source` looks like a path and there is nothing.
+        ValueError: if what is there is malformed; see [`from_class_folders`], [`from_table`] and [`from_hub`].
+    """
+    path = Path(source)
+    if path.is_dir():
+        return from_class_folders(path, kind=kind, labels=labels)
+    if path.suffix.lower() in (".csv", ".jsonl"):
+        return from_table(path, labels=labels)
+    # a dataset of the Hub is called "name" or "owner/name"
+    if path.exists() or path.is_absolute() or source.startswith(".") or source.count("/") > 1:
+        raise FileNotFoundError(f"{source} is no folder of class folders and no .csv or .jsonl file.")
+    return from_hub(source, split, column=data.media_column, label_column=data.label_column, labels=labels)
+
+
+def load_stage_samples(stage: StageArguments, progress: bool = True) -> dict[str, LabelledSamples]:
+    """
+    The samples of a stage by what they are for: `train`, and if given `validation` and `test`.
+
+    Raises:
+        FileNotFoundError: if there is nothing at a path.
+        ValueError: if no training data is named, or files are broken and `skip_broken` is off.
+    """
+    data, kind = stage.data, stage_kind(stage)
+    if data.train_data is None:
+        raise ValueError(f"`train_data` is missing: the {stage.name} stage needs {kind}s to train on.")
+    sources = {
+        "train": (data.train_data, data.train_split),
+        "validation": (data.validation_data, data.validation_split),
+        "test": (data.test_data, data.test_split),
+    }
+    loaded: dict[str, LabelledSamples] = {}
+    labels = data.labels
+    for name, (source, split) in sources.items():
+        if source is None:
+            continue
+        samples = load_samples(source, split, kind, data, labels)
+        labels = samples.labels
+        if data.check_data:
+            policy = "skip" if data.skip_broken else "raise"
+            samples, broken = check_sources(
+                samples, kind, on_broken=policy, progress=progress, backend=data.video_backend
+            )
+            for sample, reason in broken:
+                logger.warning(f"Left out of the {name} data: {sample}: {reason}")
+        loaded[name] = samples
+    return loaded
+
+
+def stage_kind(stage: StageArguments) -> str:
+    """What a stage is trained on: `"image"` or `"video"`."""
+    return "image" if stage.name == "static" else "video"
+
+
+def build_dataset(samples: LabelledSamples, purpose: str, stage: StageArguments, config: S2DConfig) -> ClipDataset:
+    """The clips or images for a purpose: `"train"`, `"validation"` or `"test"`."""
+    data, kind, training = stage.data, stage_kind(stage), purpose == "train"
+    options: dict[str, Any] = {"keep_in_memory": data.keep_in_memory, "backend": data.video_backend}
+    if training:
+        options["augmentation"] = ClipAugmentation(
+            size=config.image_size,
+            num_ops=data.rand_augment_ops,
+            magnitude=data.rand_augment_magnitude,
+            magnitude_std=data.rand_augment_std,
+            scale=tuple(data.crop_scale),
+            ratio=tuple(data.crop_ratio),
+            flip_probability=data.flip_probability,
+        )
+        options["with_clean_view"] = stage.training.anchor_distillation
+    if kind == "video" and data.sampling == "windows":
+        options["sampling"] = "random_window" if training else "windows"
+        if purpose == "test":
+            options |= {"num_windows": data.num_windows, "num_crops": data.num_crops}
+    return ClipDataset(
+        samples, num_frames=config.num_frames, size=config.image_size, kind=kind, seed=stage.training.seed, **options
+    )
+
+
+def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
+    """
+    The landmark encoder that the arguments name, or else that of the model where training starts; `None` if there is
+    neither.
+
+    Raises:
+        FileNotFoundError: if the named file does not exist.
+        OSError, ValueError: if it holds no landmark encoder.
+    """
+    source = arguments.landmark_encoder
+    if source is None:
+        start = arguments.model_name_or_path
+        if start is None or AutoConfig.from_pretrained(start).model_type != S2DConfig.model_type:
+            return None
+        source = start
+    if Path(source).is_file():
+        return read_landmark_encoder(source)
+    encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
+    if encoder is None and arguments.landmark_encoder is not None:
+        raise ValueError(f"{source} has no landmark encoder.")
+    return encoder
+
+
+def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkEncoder | None) -> PreTrainedModel:
+    """
+    The model of a stage with its weights at the start; in the dynamic stage frozen as the paper does, unless
+    `freeze_backbone` is off.
+
+    Where the start is an S2D model of other labels, the classifier is new.
+
+    Raises:
+        ValueError: if `config_overrides` has unknown fields, the dynamic stage has no model to start from, or the
+            model wants landmarks and there is no encoder, or one of other features.
+    """
+    arguments = stage.model
+    start = arguments.model_name_or_path
+    overrides = dict(arguments.config_overrides or {})
+    unknown = sorted(set(overrides) - set(S2DConfig().to_dict()))
+    if unknown:
+        raise ValueError(f"`config_overrides` has fields that S2DConfig doesn't: {', '.join(unknown)}.")
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    is_video = stage.name == "dynamic"
+    if is_video and start is None:
+        raise ValueError("`model_name_or_path` is missing: the dynamic stage starts from an image model.")
+    if not is_video:
+        overrides["temporal_adapters"] = False
+
+    start_config = None if start is None else AutoConfig.from_pretrained(start)
+    is_s2d = start_config is not None and start_config.model_type == S2DConfig.model_type
+    if not is_s2d and encoder is not None:
+        overrides.setdefault("landmark_channels", encoder.num_channels)
+        overrides.setdefault("landmark_size", encoder.feature_size)
+    model_class = S2DForVideoClassification if is_video else S2DForImageClassification
+    attention = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
+    if start is None:
+        model = model_class._from_config(S2DConfig(**names, **overrides), **attention)
+    elif not is_s2d:
+        if is_video:
+            raise ValueError(f"{start} is no S2D model: train an image model from it first, with the static stage.")
+        model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
+    else:
+        if is_video:
+            overrides.setdefault("temporal_adapters", True)
+        with _no_load_report():
+            model = model_class.from_pretrained(start, **names, **overrides, **attention, ignore_mismatched_sizes=True)
+        old_labels = [start_config.id2label[i] for i in sorted(start_config.id2label)]
+        if old_labels != list(labels):
+            logger.warning(f"The classifier is new: {start} was trained for {', '.join(old_labels)}.")
+            model._init_weights(model.classifier)
+    _check_landmarks(model.config, encoder)
+    if is_video and arguments.freeze_backbone:
+        model.freeze_for_video_tuning()
+    return model
+
+
+def build_processors(config: S2DConfig, encoder: LandmarkEncoder | None) -> dict[str, Any]:
+    """The processors for a model's `"image"`s and `"video"`s."""
+    size = config.image_size
+    options = {
+        "landmark_encoder": encoder,
+        "do_landmarks": encoder is not None,
+        "size": {"shortest_edge": size},
+        "crop_size": {"height": size, "width": size},
+    }
+    return {"image": S2DImageProcessor(**options), "video": S2DVideoProcessor(**options, num_frames=config.num_frames)}
+
+
+def _check_landmarks(config: S2DConfig, encoder: LandmarkEncoder | None) -> None:
+    if config.prompt_type == "none":
+        return
+    if encoder is None:
+        raise ValueError(
+            'The model is guided by landmarks: name a `landmark_encoder`, or set `prompt_type` to "none" in '
+            "`config_overrides`."
+        )
+    if encoder.num_channels != config.landmark_channels:
+        raise ValueError(
+            f"The landmark encoder gives {encoder.num_channels} channels, and the model takes "
+            f"{config.landmark_channels} (`landmark_channels`)."
+        )
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Hides transformers' list of weights that are missing: those of the temporal adapters always are."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+__all__ = [
+    "build_dataset",
+    "build_model",
+    "build_processors",
+    "load_landmark_encoder",
+    "load_samples",
+    "load_stage_samples",
+    "stage_kind",
+]

@@ -1,0 +1,341 @@
+"""What a training is told: recipe files and the command line, together as the arguments of each stage."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from .arguments import S2DTrainingArguments
+
+STAGES = ("static", "dynamic")
+STAGE_CHOICES = (*STAGES, "both")
+LANDMARK_STAGE = "landmarks"
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and from where it starts."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the weights start. Static stage: a ViT, ViT-MAE or S2D image model; new weights if not "
+            "given. Dynamic stage: an S2D image model, or an S2D video model to train on."
+        },
+    )
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": "Fields of S2DConfig to change, in JSON on the command line."}
+    )
+    landmark_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "The landmark encoder: a folder or Hub name of an S2D model, or the file of the authors' "
+            "MobileFaceNet. By default that of `model_name_or_path`."
+        },
+    )
+    freeze_backbone: bool = field(
+        default=True, metadata={"help": "Dynamic stage: tune only what the paper tunes, under 10 % at its size."}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "`eager`, `sdpa`, `flash_attention_2` or `flex_attention`."}
+    )
+
+    def __post_init__(self):
+        self.config_overrides = _as_mapping("config_overrides", self.config_overrides)
+
+
+@dataclass
+class DataArguments:
+    """
+    What is read for training and evaluation.
+
+    Raises:
+        ValueError: if a value is out of range, or values contradict each other.
+    """
+
+    train_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "A folder of class folders, a .csv or .jsonl with path and label, or a dataset of the Hub. Videos "
+            "(files or folders of frames) in the dynamic stage, images in the static stage."
+        },
+    )
+    validation_data: str | None = field(
+        default=None, metadata={"help": "Evaluated during training (`eval_strategy`), in the same forms."}
+    )
+    test_data: str | None = field(default=None, metadata={"help": "Evaluated once at the end, in the same forms."})
+    train_split: str = field(default="train", metadata={"help": "Split of `train_data` if that is on the Hub."})
+    validation_split: str = field(default="validation", metadata={"help": "Split of a `validation_data` on the Hub."})
+    test_split: str = field(default="test", metadata={"help": "Split of a `test_data` on the Hub."})
+    media_column: str | None = field(
+        default=None, metadata={"help": "Column of a Hub dataset with the videos or images, if there are several."}
+    )
+    label_column: str | None = field(default=None, metadata={"help": "Column of a Hub dataset with the labels."})
+    labels: list[str] | None = field(
+        default=None, metadata={"help": "The labels in the order of their indices; found in the data by default."}
+    )
+    data_name: str | None = field(default=None, metadata={"help": "What the model card calls the data."})
+    sampling: str = field(
+        default="windows",
+        metadata={
+            "help": "`windows`: a random window of consecutive frames in training and fixed ones in evaluation, as in "
+            "the paper. `even`: always frames spread evenly over the whole video.",
+            "choices": ["windows", "even"],
+        },
+    )
+    num_windows: int = field(default=2, metadata={"help": "Temporal windows of each test video, averaged."})
+    num_crops: int = field(default=2, metadata={"help": "Spatial crops of each test window, averaged."})
+    keep_in_memory: bool = field(
+        default=False, metadata={"help": "Decode once and keep the frames: for small data sets, and no windows."}
+    )
+    check_data: bool = field(default=True, metadata={"help": "Open every file before training starts."})
+    skip_broken: bool = field(
+        default=False, metadata={"help": "Train without files that can't be read, and list them, instead of stopping."}
+    )
+    video_backend: str = field(
+        default="decord", metadata={"help": "What decodes videos.", "choices": ["decord", "pyav"]}
+    )
+    rand_augment_ops: int = field(default=4, metadata={"help": "Operations of RandAugment on a clip; 0: off."})
+    rand_augment_magnitude: float = field(default=7.0, metadata={"help": "Their mean level, 0 to 10."})
+    rand_augment_std: float = field(default=0.5, metadata={"help": "Standard deviation of their levels."})
+    crop_scale: list[float] = field(
+        default_factory=lambda: [0.08, 1.0], metadata={"help": "Area of the random crop, as fractions of the frame."}
+    )
+    crop_ratio: list[float] = field(
+        default_factory=lambda: [0.75, 4 / 3], metadata={"help": "Width over height of the random crop."}
+    )
+    flip_probability: float = field(default=0.5, metadata={"help": "Of the horizontal flip."})
+
+    def __post_init__(self):
+        for name in ("crop_scale", "crop_ratio"):
+            if len(getattr(self, name)) != 2:
+                raise ValueError(
+                    f"`{name}` must be two numbers, the lowest and the highest, got {getattr(self, name)}."
+                )
+        if self.keep_in_memory and self.sampling == "windows":
+            raise ValueError("`keep_in_memory` keeps the same frames of a video: it needs `sampling: even`.")
+
+
+@dataclass
+class RunArguments:
+    """
+    What a run does as a whole.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    stage: str = field(
+        default="both",
+        metadata={
+            "help": "`static` trains an image model, `dynamic` a video model from it, `both` one after the other in "
+            "`output_dir`/static and `output_dir`/dynamic.",
+            "choices": list(STAGE_CHOICES),
+        },
+    )
+    synthetic_data: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Draw a data set of talking faces to train on: arguments of `write_synthetic_dataset`, in JSON on "
+            "the command line."
+        },
+    )
+    new_landmark_encoder: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Train a landmark encoder on the known points of the synthetic faces first: arguments of "
+            "`MobileFaceNetLandmarkEncoder`, in JSON on the command line."
+        },
+    )
+    compare_image_model: bool = field(
+        default=False,
+        metadata={"help": "Evaluate the image model, averaged over the frames, beside the video model."},
+    )
+
+    def __post_init__(self):
+        self.synthetic_data = _as_mapping("synthetic_data", self.synthetic_data)
+        self.new_landmark_encoder = _as_mapping("new_landmark_encoder", self.new_landmark_encoder)
+        if self.new_landmark_encoder is not None and self.synthetic_data is None:
+            raise ValueError(
+                "`new_landmark_encoder` needs `synthetic_data`, whose points are known; otherwise name a "
+                "`landmark_encoder`."
+            )
+
+
+@dataclass
+class StageArguments:
+    """The arguments of one stage: `landmarks`, `static` or `dynamic`."""
+
+    name: str
+    model: ModelArguments
+    data: DataArguments
+    training: S2DTrainingArguments
+
+
+@dataclass
+class Recipe:
+    """
+    A whole training.
+
+    Attributes:
+        name (`str`): The recipe's file name without its ending.
+        output_dir (`Path`): The folder of the run. A single stage writes its model there; with two stages, and for
+            the landmark encoder, there are subfolders of their names.
+        run (`RunArguments`): What concerns the run as a whole.
+        stages (`list[StageArguments]`): The stages in their order.
+    """
+
+    name: str
+    output_dir: Path
+    run: RunArguments
+    stages: list[StageArguments]
+
+
+class _Parser(HfArgumentParser):
+    """Takes its arguments from recipes too, so errors are raised and not printed."""
+
+    def __init__(self):
+        super().__init__(
+            (RunArguments, ModelArguments, DataArguments, S2DTrainingArguments),
+            allow_abbrev=False,
+            usage="train.py [RECIPE.yaml] [--FIELD VALUE ...] [--static.FIELD VALUE ...] [--dynamic.FIELD VALUE ...]",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+    def parse(self, argv: Sequence[str]) -> tuple[RunArguments, ModelArguments, DataArguments, S2DTrainingArguments]:
+        *arguments, unknown = self.parse_args_into_dataclasses(
+            args=list(argv), return_remaining_strings=True, look_for_args_file=False
+        )
+        if unknown:
+            raise ValueError(f"there is no field `{unknown[0].lstrip('-')}`; --help lists them.")
+        return tuple(arguments)
+
+
+def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
+    """
+    A training from the command line and a recipe file.
+
+    A recipe is a YAML file of fields of [`RunArguments`], [`ModelArguments`], [`DataArguments`] and
+    [`S2DTrainingArguments`]. Its sections `static`, `dynamic` and `landmarks` (the landmark encoder's training) hold
+    what is for one stage only. The command line has the last word: `--field value` for all stages, `--static.field
+    value` for one.
+
+    Args:
+        argv (`Sequence[str]`): The arguments, without the program's name: first, if any, the recipe.
+        default (`str` or `Path`): The recipe that is used if none is named, and no training data either.
+
+    Raises:
+        FileNotFoundError: if there is no such recipe.
+        ValueError: if the recipe is no YAML mapping, or a field is unknown or its value impossible; the message names
+            the recipe.
+    """
+    argv = list(argv)
+    path: Path | None = None
+    if argv and not argv[0].startswith("-"):
+        path = Path(argv.pop(0))
+    elif not any("train_data" in argument.replace("-", "_") for argument in argv):
+        path = Path(default)
+    fields = {} if path is None else _read_yaml(path)
+    try:
+        return _build_recipe("training" if path is None else path.stem, fields, argv)
+    except ValueError as error:
+        source = "command line" if path is None else f"{path} with command line"
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
+    parser = _Parser()
+    sections = {stage: _as_section(stage, values.pop(stage, None)) for stage in (LANDMARK_STAGE, *STAGES)}
+    typed = _split_by_section(argv, sections)
+    shared = [*_as_arguments(values), *typed[""]]
+    run, *_, training = parser.parse(shared)
+    output_dir = Path(training.output_dir)
+
+    names = list(STAGES) if run.stage == "both" else [run.stage]
+    if run.new_landmark_encoder is not None:
+        names.insert(0, LANDMARK_STAGE)
+    stages = []
+    for stage in names:
+        _check_no_run_fields(stage, [*sections[stage], *typed[stage]])
+        _, *arguments = parser.parse([*_as_arguments(values), *sections[stage], *typed[""], *typed[stage]])
+        stages.append(StageArguments(stage, *arguments))
+        if stage != run.stage:
+            training = stages[-1].training
+            training.output_dir = str(output_dir / stage)
+            if stage == LANDMARK_STAGE:
+                # the encoder travels with the models, and points have no labels to smooth
+                training.push_to_hub, training.label_smoothing_factor = False, 0.0
+            if training.push_to_hub:
+                training.hub_model_id = f"{training.hub_model_id or output_dir.name}-{stage}"
+    return Recipe(name, output_dir, run, stages)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no recipe {path}.")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise ValueError(f"{path} must hold fields and their values.")
+    return fields
+
+
+def _as_arguments(fields: dict[str, Any]) -> list[str]:
+    """Fields and values as a command line, so that argparse converts and checks the values of all sources alike."""
+    argv: list[str] = []
+    for name, value in fields.items():
+        if value is None:  # the field's default
+            continue
+        argv.append(f"--{name}")
+        if isinstance(value, list):
+            argv += [str(item) for item in value]
+        else:
+            argv.append(json.dumps(value) if isinstance(value, dict) else str(value))
+    return argv
+
+
+def _as_section(name: str, fields: Any) -> list[str]:
+    if fields is not None and not isinstance(fields, dict):
+        raise ValueError(f"the section `{name}` must hold fields and their values, got {fields!r}.")
+    return _as_arguments(fields or {})
+
+
+def _as_mapping(name: str, value: dict | str | None) -> dict[str, Any] | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`{name}` must be JSON such as '{{\"hidden_size\": 384}}': {error}.") from error
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"`{name}` must be a mapping, got {value!r}.")
+    return value
+
+
+def _split_by_section(argv: Sequence[str], sections: Iterable[str]) -> dict[str, list[str]]:
+    """The arguments for all stages under the empty name, and those written as `--static.field value` by stage."""
+    split: dict[str, list[str]] = {name: [] for name in ("", *sections)}
+    current = ""
+    for argument in argv:
+        if argument.startswith("--"):
+            section, dot, field_and_value = argument[2:].partition(".")
+            current = section if dot and section in split else ""
+            argument = f"--{field_and_value}" if current else argument
+        split[current].append(argument)
+    return split
+
+
+def _check_no_run_fields(stage: str, argv: Sequence[str]) -> None:
+    for item in fields(RunArguments):
+        if f"--{item.name}" in argv:
+            raise ValueError(f"`{item.name}` concerns the whole run and can't stand in the section `{stage}`.")
+
+
+__all__ = ["DataArguments", "ModelArguments", "Recipe", "RunArguments", "StageArguments", "read_recipe"]

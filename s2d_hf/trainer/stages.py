@@ -1,0 +1,328 @@
+"""Runs a recipe: landmark encoder, image model, video model, and what there is to say about them."""
+
+import copy
+import inspect
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+from transformers import PreTrainedModel, set_seed
+
+from ..data import ClipCollator, ClipDataset
+from ..data.synthetic_faces import SYNTHETIC_LABELS, read_still_points, write_synthetic_dataset
+from ..image_processing_s2d import S2DImageProcessor
+from ..landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder
+from ..metrics import ClassificationReport, classification_report, compute_metrics_fn, plot_confusion_matrix
+from ..modeling_s2d import S2DForVideoClassification
+from .building import (
+    build_dataset,
+    build_model,
+    build_processors,
+    load_landmark_encoder,
+    load_stage_samples,
+    stage_kind,
+)
+from .landmark_training import LandmarkPointsDataset, train_landmark_encoder
+from .model_card import write_model_card
+from .recipes import LANDMARK_STAGE, Recipe, RunArguments, StageArguments
+from .trainer import S2DTrainer, find_last_checkpoint
+
+METRICS_NAME = "metrics.json"
+SYNTHETIC_DATA_NAME = "synthetic talking faces (drawn, no real faces)"
+_SYNTHETIC_ARGUMENTS_NAME = "arguments.json"
+
+
+@dataclass
+class StageResult:
+    """
+    What a stage gave.
+
+    Attributes:
+        name (`str`): The stage.
+        folder (`Path`): The model's folder.
+        metrics (`dict`): What stands in its `metrics.json`.
+    """
+
+    name: str
+    folder: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def run_recipe(recipe: Recipe) -> list[StageResult]:
+    """
+    Trains what a recipe says and writes, for each stage, a folder with the model, its processors, `metrics.json`,
+    `confusion_matrix.png` and a model card, `README.md`.
+
+    With `resume_from_checkpoint`, stages that were finished before are not trained again, and one that was broken off
+    goes on from its last whole checkpoint.
+
+    Raises:
+        FileNotFoundError: if data, a model or a checkpoint is missing.
+        ValueError: if arguments contradict each other, or data are malformed.
+    """
+    run = recipe.run
+    if run.synthetic_data is not None:
+        _use_synthetic_data(recipe)
+    results: list[StageResult] = []
+    encoder_folder: Path | None = None
+    for stage in recipe.stages:
+        if stage.name == LANDMARK_STAGE:
+            encoder_folder = _run_landmark_stage(stage, run)
+            continue
+        if encoder_folder is not None and stage.model.landmark_encoder is None:
+            stage.model.landmark_encoder = str(encoder_folder)
+        if results and stage.model.model_name_or_path is None:
+            stage.model.model_name_or_path = str(results[-1].folder)
+        results.append(run_stage(stage, recipe.name, compare_image_model=run.compare_image_model))
+    rows = _table_rows(results)
+    if rows:
+        _say("\n" + format_table(rows))
+        if run.synthetic_data is not None:
+            _say("Measured on drawn faces of people not trained on; this says nothing about real faces.")
+    for result in results:
+        kind = "image" if result.name == "static" else "video"
+        _say(f'pipeline("{kind}-classification", model="{result.folder}")')
+    return results
+
+
+def run_stage(stage: StageArguments, recipe_name: str = "training", compare_image_model: bool = False) -> StageResult:
+    """
+    Trains and evaluates the model of one stage, `static` or `dynamic`; see [`run_recipe`].
+
+    Args:
+        stage ([`StageArguments`]): What to do.
+        recipe_name (`str`): For the metrics and the model card.
+        compare_image_model (`bool`): In the dynamic stage, also evaluate the image model where it starts, averaged
+            over the frames.
+    """
+    training = stage.training
+    folder = Path(training.output_dir)
+    if _resumes(training.resume_from_checkpoint) and (folder / METRICS_NAME).is_file():
+        _say(f"The {stage.name} stage is finished: {folder}")
+        return StageResult(stage.name, folder, json.loads((folder / METRICS_NAME).read_text(encoding="utf-8")))
+    _say(f"\nStage {stage.name}: {folder}")
+    # a run that is broken off must not look finished by the metrics of an earlier one
+    if PartialState().is_main_process:
+        (folder / METRICS_NAME).unlink(missing_ok=True)
+    set_seed(training.seed)
+    samples = load_stage_samples(stage, progress=_shows_progress(stage))
+    labels = samples["train"].labels
+    encoder = load_landmark_encoder(stage.model)
+    model = build_model(stage, labels, encoder)
+    if model.config.prompt_type == "none":
+        encoder = None
+    processors = build_processors(model.config, encoder)
+    datasets = {name: build_dataset(samples[name], name, stage, model.config) for name in samples}
+    parameters = {"total": model.num_parameters(), "tunable": model.num_parameters(only_trainable=True)}
+    share = parameters["tunable"] / parameters["total"]
+    _say(f"Trains {parameters['tunable']:,} of {parameters['total']:,} parameters ({100 * share:.1f} %).")
+
+    trainer = _build_trainer(stage, model, processors, datasets)
+    checkpoint = _find_checkpoint(training.resume_from_checkpoint, folder)
+    train_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    metrics: dict[str, Any] = {
+        "stage": stage.name,
+        "recipe": recipe_name,
+        "data": stage.data.data_name or stage.data.train_data,
+        "seed": training.seed,
+        "samples": {name: len(part) for name, part in samples.items()},
+        "parameters": parameters,
+        "train": {name: train_metrics[name] for name in ("epoch", "train_loss", "train_runtime")},
+        "versions": {
+            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__
+        },
+    }  # fmt: skip
+    report = None
+    if "test" in datasets:
+        report = _predict(trainer, datasets["test"], labels)
+        metrics["test"] = report.to_dict()
+        metrics["chance"] = chance_scores(report)
+        if compare_image_model and stage.name == "dynamic":
+            averaged = _predict_with_image_model(stage, processors, datasets["test"], labels)
+            if averaged is not None:
+                metrics["image_model_averaged"] = averaged.to_dict()
+    if trainer.is_world_process_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        if report is not None:
+            plot_confusion_matrix(report, folder / "confusion_matrix.png", title=f"{recipe_name}, {stage.name}")
+        write_model_card(folder, stage, model, metrics)
+        for processor in processors.values():
+            processor.save_pretrained(folder)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        # last: it says that the stage is finished
+        (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    PartialState().wait_for_everyone()
+    return StageResult(stage.name, folder, metrics)
+
+
+def chance_scores(report: ClassificationReport) -> dict[str, float]:
+    """UAR and WAR of always guessing the class that is most frequent in the report's labels."""
+    present = [count for count in report.support.values() if count]
+    return {"uar": 1 / len(present), "war": max(present) / sum(present)}
+
+
+def format_table(rows: list[tuple[str, float, float]]) -> str:
+    """Rows of a name, UAR and WAR (fractions) as a table in percent."""
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{'':{width}}  UAR %  WAR %"]
+    lines += [f"{name:{width}}  {100 * uar:5.1f}  {100 * war:5.1f}" for name, uar, war in rows]
+    return "\n".join(lines)
+
+
+def _table_rows(results: list[StageResult]) -> list[tuple[str, float, float]]:
+    rows = []
+    for result in results:
+        metrics = result.metrics
+        if "test" not in metrics:
+            continue
+        is_video = result.name == "dynamic"
+        names = {
+            "chance": f"chance ({'videos' if is_video else 'images'})",
+            "image_model_averaged": "image model, averaged over frames",
+            "test": "video model" if is_video else "image model, on images",
+        }
+        rows += [(name, metrics[key]["uar"], metrics[key]["war"]) for key, name in names.items() if key in metrics]
+    return rows
+
+
+def _build_trainer(
+    stage: StageArguments,
+    model: PreTrainedModel,
+    processors: dict[str, Any],
+    datasets: dict[str, ClipDataset],
+) -> S2DTrainer:
+    processor = processors[stage_kind(stage)]
+    if stage.training.do_eval and "validation" not in datasets:
+        raise ValueError("`eval_strategy` is on, and there is no `validation_data` to evaluate.")
+    return S2DTrainer(
+        model=model,
+        args=stage.training,
+        train_dataset=datasets.get("train"),
+        eval_dataset=datasets.get("validation"),
+        processing_class=processor,
+        data_collator=ClipCollator(processor),
+        compute_metrics=compute_metrics_fn(list(model.config.id2label.values())),
+    )
+
+
+def _predict(trainer: S2DTrainer, dataset: ClipDataset, labels: tuple[str, ...]) -> ClassificationReport:
+    prediction = trainer.predict(dataset)
+    logits = prediction.predictions
+    return classification_report(logits[0] if isinstance(logits, tuple) else logits, prediction.label_ids, labels)
+
+
+def _predict_with_image_model(
+    stage: StageArguments, processors: dict[str, Any], dataset: ClipDataset, labels: tuple[str, ...]
+) -> ClassificationReport | None:
+    """The image model where the video model started, on the same videos; `None` if it isn't one of these labels."""
+    model = S2DForVideoClassification.from_pretrained(stage.model.model_name_or_path)
+    if model.config.temporal_adapters or list(model.config.id2label.values()) != list(labels):
+        return None
+    arguments = copy.copy(stage)
+    arguments.training = copy.copy(stage.training)
+    arguments.training.anchor_distillation, arguments.training.ema_decay = False, None
+    arguments.training.eval_strategy, arguments.training.do_eval = "no", False
+    arguments.training.push_to_hub = False
+    return _predict(_build_trainer(arguments, model, processors, {}), dataset, labels)
+
+
+def _find_checkpoint(given: str | None, folder: Path) -> str | None:
+    """The checkpoint to go on from: the one that is named, or the last whole one of the stage's folder, if any."""
+    if not _resumes(given):
+        return None
+    if given.lower() == "true":
+        return find_last_checkpoint(folder)
+    if not Path(given).is_dir():
+        raise FileNotFoundError(f"`resume_from_checkpoint` names {given}, and there is no such folder.")
+    return given
+
+
+def _resumes(given: str | None) -> bool:
+    return given is not None and given.lower() != "false"
+
+
+def _use_synthetic_data(recipe: Recipe) -> None:
+    """Draws the data set unless it is there, and makes it the data of all stages that name none."""
+    arguments = dict(recipe.run.synthetic_data or {})
+    arguments.setdefault("seed", recipe.stages[-1].training.seed)
+    root = Path(arguments.pop("root", recipe.output_dir / "data"))
+    state = PartialState()
+    if state.is_main_process:
+        progress = _shows_progress(recipe.stages[-1])
+        _write_synthetic_data(root, arguments, progress)
+    state.wait_for_everyone()
+    for stage in recipe.stages:
+        base = root if stage.name == "dynamic" else root / "stills"
+        if stage.data.train_data is None:
+            stage.data.train_data, stage.data.test_data = str(base / "train"), str(base / "test")
+            stage.data.labels, stage.data.data_name = list(SYNTHETIC_LABELS), SYNTHETIC_DATA_NAME
+            stage.data.check_data = False  # it was written just now
+
+
+def _write_synthetic_data(root: Path, arguments: dict[str, Any], progress: bool) -> None:
+    record = root / _SYNTHETIC_ARGUMENTS_NAME
+    if record.is_file():
+        if json.loads(record.read_text(encoding="utf-8")) == arguments:
+            _say(f"The data in {root} are those of the recipe.")
+            return
+        raise ValueError(f"{root} holds synthetic data of other arguments: remove it, or take another `output_dir`.")
+    if root.exists():
+        raise FileExistsError(f"{root} exists and is no synthetic data set: remove it, or take another `output_dir`.")
+    # a name of its own until it is whole
+    partial = root.with_name(root.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    try:
+        write_synthetic_dataset(partial, progress=progress, **arguments)
+    except TypeError as error:
+        raise ValueError(f"`synthetic_data`: {error}") from error
+    (partial / record.name).write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
+    partial.rename(root)
+
+
+def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
+    """Trains a landmark encoder on the known points of the stills; returns the folder of a processor with it."""
+    folder = Path(stage.training.output_dir)
+    if _resumes(stage.training.resume_from_checkpoint) and (folder / METRICS_NAME).is_file():
+        _say(f"The landmark encoder is trained: {folder}")
+        return folder
+    _say(f"\nLandmark encoder: {folder}")
+    set_seed(stage.training.seed)
+    encoder: LandmarkEncoder = MobileFaceNetLandmarkEncoder(**run.new_landmark_encoder)
+    datasets = {}
+    size = (run.synthetic_data or {}).get("image_size", _default_of(write_synthetic_dataset, "image_size"))
+    for name, root in (("train", stage.data.train_data), ("test", stage.data.test_data)):
+        augmentation = {"flip_probability": 0.5, "jitter": 0.2, "seed": stage.training.seed} if name == "train" else {}
+        files, points = read_still_points(root)
+        datasets[name] = LandmarkPointsDataset(files, points, size, **augmentation, progress=_shows_progress(stage))
+    stage.training.resume_from_checkpoint = _find_checkpoint(stage.training.resume_from_checkpoint, folder)
+    metrics = train_landmark_encoder(encoder, datasets["train"], datasets["test"], args=stage.training)
+    _say(f"Mean error of the 68 points: {100 * metrics['nme']:.1f} % of the distance between the outer eye corners.")
+    if PartialState().is_main_process:
+        S2DImageProcessor(landmark_encoder=encoder).save_pretrained(folder)
+        (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    PartialState().wait_for_everyone()
+    return folder
+
+
+def _default_of(function: Callable, argument: str) -> Any:
+    return inspect.signature(function).parameters[argument].default
+
+
+def _shows_progress(stage: StageArguments) -> bool:
+    return not stage.training.disable_tqdm and PartialState().is_main_process
+
+
+def _say(text: str) -> None:
+    PartialState().print(text, flush=True)
+
+
+__all__ = ["StageResult", "chance_scores", "format_table", "run_recipe", "run_stage"]

@@ -1,0 +1,28 @@
+"""
+Trains S2D models: an image model (static), a video model from it (dynamic), or both, as a recipe says.
+
+    accelerate launch training/train.py [RECIPE.yaml] [--FIELD VALUE ...]
+
+Without arguments it draws a data set of talking faces and trains on that; --help lists the fields.
+"""
+
+import sys
+from pathlib import Path
+
+from s2d_hf.trainer.recipes import read_recipe
+from s2d_hf.trainer.stages import run_recipe
+
+DEFAULT_RECIPE = Path(__file__).resolve().parent / "recipes" / "synthetic.yaml"
+
+
+def main() -> None:
+    """Runs the training."""
+    try:
+        recipe = read_recipe(sys.argv[1:], default=DEFAULT_RECIPE)
+    except (OSError, ValueError) as error:
+        sys.exit(f"train.py: error: {error}")
+    run_recipe(recipe)
+
+
+if __name__ == "__main__":
+    main()
