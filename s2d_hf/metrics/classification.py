@@ -155,61 +155,6 @@ def compute_metrics_fn(label_names: Sequence[str]) -> Callable[[EvalPrediction],
     return compute_metrics
 
 
-def average_views(
-    scores: ArrayLike, names: Sequence[str], views: Sequence[int], *, tolerance: float = 1e-3
-) -> tuple[list[str], np.ndarray]:
-    """
-    Averages the scores of the views of each video: temporal windows, spatial crops, or both.
-
-    Processes that share an evaluation repeat samples, so that all have equally many. A repeated view counts once, as
-    it came first. Videos may have different numbers of views.
-
-    Args:
-        scores (array or tensor of shape `(N, C)`): Probabilities of the C classes, after softmax.
-        names (`Sequence[str]` of length N): The video of each row.
-        views (`Sequence[int]` of length N): The number of the view within its video, of each row.
-        tolerance (`float`): How much the probabilities of a repeated view may differ, since other batches round
-            differently.
-
-    Returns:
-        The names of the V videos, in the order in which they first appear, and their scores: float64, of shape
-        `(V, C)`.
-
-    Raises:
-        ValueError: if shapes or lengths don't fit, there are no rows, scores are NaN or no probabilities, names are
-            no strings, views no integers, or the scores of a repeated view differ by more than `tolerance`; the
-            message names the argument.
-
-    Example:
-    ```python
-    >>> names, scores = average_views([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]], ["b.mp4", "a.mp4", "b.mp4"], [0, 0, 1])
-    >>> names, scores.tolist()
-    (['b.mp4', 'a.mp4'], [[0.25, 0.75], [1.0, 0.0]])
-    ```
-    """
-    rows = _read_scores("scores", scores)
-    _check_probabilities(rows)
-    if not tolerance >= 0:
-        raise ValueError(f"`tolerance` must be at least 0, got {tolerance}.")
-    if len(names) != len(rows):
-        raise ValueError(f"`names` has {len(names)} entries, but `scores` has {len(rows)} rows; give one name each.")
-    numbers = _read_integers("views", views, len(rows), "scores").tolist()
-
-    videos: dict[str, dict[int, np.ndarray]] = {}
-    for index, (name, number, row) in enumerate(zip(names, numbers, rows, strict=True)):
-        if not isinstance(name, str):
-            raise ValueError(f"`names` must be strings, got {name!r} at index {index}.")
-        first = videos.setdefault(name, {}).setdefault(number, row)
-        difference = float(np.abs(row - first).max())
-        if difference > tolerance:
-            raise ValueError(
-                f"`scores` contradict each other: view {number} of {name!r} comes again at index {index}, and differs "
-                f"by {difference:.2g} from before. Give different videos different `names`, and the views of a video "
-                "different `views`; if it is rounding, raise `tolerance`."
-            )
-    return list(videos), np.stack([np.mean(list(of_video.values()), axis=0) for of_video in videos.values()])
-
-
 def _read_scores(argument: str, values: ArrayLike) -> np.ndarray:
     """Finite scores as a float64 array of shape (N, C)."""
     try:
@@ -229,16 +174,6 @@ def _read_scores(argument: str, values: ArrayLike) -> np.ndarray:
             f"one at index {broken[0]}; check the inputs of these samples, and whether the training diverged."
         )
     return scores
-
-
-def _check_probabilities(scores: np.ndarray) -> None:
-    # wide enough for a softmax in bfloat16
-    wrong = np.flatnonzero((scores < 0).any(axis=1) | (np.abs(scores.sum(axis=1) - 1) > 1e-2))
-    if wrong.size:
-        raise ValueError(
-            f"`scores` must be probabilities, rows that sum to 1, but {wrong.size} of {len(scores)} rows are not, the "
-            f"first one at index {wrong[0]}; apply softmax to logits."
-        )
 
 
 def _read_integers(argument: str, values: ArrayLike, length: int, other: str) -> np.ndarray:

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -49,9 +52,12 @@ def load_samples(
     return from_hub(source, split, column=data.media_column, label_column=data.label_column, labels=labels)
 
 
-def load_stage_samples(stage: StageArguments, progress: bool = True) -> dict[str, LabelledSamples]:
+def load_stage_samples(
+    stage: StageArguments, progress: bool = True
+) -> tuple[dict[str, LabelledSamples], dict[str, dict[str, str]]]:
     """
-    The samples of a stage by what they are for: `train`, and if given `validation` and `test`.
+    The samples of a stage by what they are for: `train`, and if given `validation` and `test`. And, also by what they
+    would be for, the names of those that `skip_broken` left out, each with the reason.
 
     Raises:
         FileNotFoundError: if there is nothing at a path.
@@ -66,6 +72,7 @@ def load_stage_samples(stage: StageArguments, progress: bool = True) -> dict[str
         "test": (data.test_data, data.test_split),
     }
     loaded: dict[str, LabelledSamples] = {}
+    left_out: dict[str, dict[str, str]] = {}
     labels = data.labels
     for name, (source, split) in sources.items():
         if source is None:
@@ -73,14 +80,33 @@ def load_stage_samples(stage: StageArguments, progress: bool = True) -> dict[str
         samples = load_samples(source, split, kind, data, labels)
         labels = samples.labels
         if data.check_data:
-            policy = "skip" if data.skip_broken else "raise"
-            samples, broken = check_sources(
-                samples, kind, on_broken=policy, progress=progress, backend=data.video_backend
-            )
-            for sample, reason in broken:
+            samples, broken = _check_once(samples, kind, data, progress)
+            for sample, reason in broken.items():
                 logger.warning(f"Left out of the {name} data: {sample}: {reason}")
+            if broken:
+                left_out[name] = broken
         loaded[name] = samples
-    return loaded
+    return loaded, left_out
+
+
+def _check_once(
+    samples: LabelledSamples, kind: str, data: DataArguments, progress: bool
+) -> tuple[LabelledSamples, dict[str, str]]:
+    """[`check_sources`] by one process, which tells the others."""
+    state = PartialState()
+    outcome: list[Any] = [None, None]
+    if state.is_main_process:
+        policy = "skip" if data.skip_broken else "raise"
+        try:
+            _, broken = check_sources(samples, kind, on_broken=policy, progress=progress, backend=data.video_backend)
+            outcome[0] = dict(broken)
+        except ValueError as error:
+            outcome[1] = str(error)
+    broadcast_object_list(outcome)
+    broken, message = outcome
+    if message is not None:
+        raise ValueError(message)
+    return samples.select([i for i, sample in enumerate(samples) if sample.name not in broken]), broken
 
 
 def stage_kind(stage: StageArguments) -> str:
@@ -180,7 +206,9 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
         old_labels = [start_config.id2label[i] for i in sorted(start_config.id2label)]
         if old_labels != list(labels):
             logger.warning(f"The classifier is new: {start} was trained for {', '.join(old_labels)}.")
-            model._init_weights(model.classifier)
+            # transformers' own initialisation passes over weights that were loaded
+            nn.init.trunc_normal_(model.classifier.weight, std=model.config.initializer_range)
+            nn.init.zeros_(model.classifier.bias)
     _check_landmarks(model.config, encoder)
     if is_video and arguments.freeze_backbone:
         model.freeze_for_video_tuning()

@@ -112,7 +112,7 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     if PartialState().is_main_process:
         (folder / METRICS_NAME).unlink(missing_ok=True)
     set_seed(training.seed)
-    samples = load_stage_samples(stage, progress=_shows_progress(stage))
+    samples, left_out = load_stage_samples(stage, progress=_shows_progress(stage))
     labels = samples["train"].labels
     encoder = load_landmark_encoder(stage.model)
     model = build_model(stage, labels, encoder)
@@ -130,9 +130,10 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     metrics: dict[str, Any] = {
         "stage": stage.name,
         "recipe": recipe_name,
-        "data": stage.data.data_name or stage.data.train_data,
+        "data": stage.data.data_name or _short_name(stage.data.train_data),
         "seed": training.seed,
         "samples": {name: len(part) for name, part in samples.items()},
+        "left_out": {name: list(broken) for name, broken in left_out.items()},
         "parameters": parameters,
         "train": {name: train_metrics[name] for name in ("epoch", "train_loss", "train_runtime")},
         "versions": {
@@ -148,18 +149,18 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
             averaged = _predict_with_image_model(stage, processors, datasets["test"], labels)
             if averaged is not None:
                 metrics["image_model_averaged"] = averaged.to_dict()
+    trainer.save_model(_internal_call=True)  # pushed below, when everything is there
     if trainer.is_world_process_zero():
-        folder.mkdir(parents=True, exist_ok=True)
+        for processor in processors.values():
+            processor.save_pretrained(folder)
         if report is not None:
             plot_confusion_matrix(report, folder / "confusion_matrix.png", title=f"{recipe_name}, {stage.name}")
         write_model_card(folder, stage, model, metrics)
-        for processor in processors.values():
-            processor.save_pretrained(folder)
-    trainer.save_model()
-    if trainer.is_world_process_zero():
         # last: it says that the stage is finished
         (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     PartialState().wait_for_everyone()
+    if training.push_to_hub:
+        trainer.push_to_hub()
     return StageResult(stage.name, folder, metrics)
 
 
@@ -175,6 +176,11 @@ def format_table(rows: list[tuple[str, float, float]]) -> str:
     lines = [f"{'':{width}}  UAR %  WAR %"]
     lines += [f"{name:{width}}  {100 * uar:5.1f}  {100 * war:5.1f}" for name, uar, war in rows]
     return "\n".join(lines)
+
+
+def _short_name(source: str) -> str:
+    """A Hub dataset by its name, and a path without what is above its folder."""
+    return "/".join(Path(source).parts[-2:])
 
 
 def _table_rows(results: list[StageResult]) -> list[tuple[str, float, float]]:

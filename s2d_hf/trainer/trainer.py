@@ -177,6 +177,11 @@ class S2DTrainer(Trainer):
         with nullcontext() if self._writes_checkpoint else self._averaged_weights():
             super().save_model(output_dir, _internal_call)
 
+    def create_model_card(self, *args, **kwargs) -> None:
+        """[`~transformers.Trainer.create_model_card`], unless the output folder has a card already."""
+        if not Path(self.args.output_dir, "README.md").is_file():
+            super().create_model_card(*args, **kwargs)
+
     def _averaged_weights(self) -> AbstractContextManager[None]:
         return nullcontext() if self.weight_average is None else self.weight_average.applied_to(self.model)
 

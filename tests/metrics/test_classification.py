@@ -8,7 +8,7 @@ import torch
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from s2d_hf.metrics import average_views, classification_report, compute_metrics_fn
+from s2d_hf.metrics import classification_report, compute_metrics_fn
 
 NAMES = ("happy", "sad", "neutral", "angry", "surprise")
 FIVE_IN_FIVE = [[1, 0, 0, 0, 0]] * 5
@@ -188,80 +188,3 @@ def test_trainer_reports_the_metrics(tmp_path):
     expected = count_by_hand(logits, true)
     assert metrics["eval_uar"] == pytest.approx(expected["uar"])
     assert metrics["eval_war"] == pytest.approx(expected["war"])
-
-
-def make_views() -> tuple[np.ndarray, list[str], list[int]]:
-    """Three videos with one, two and six views in a mixed order."""
-    generator = np.random.default_rng(9)
-    pairs = [("c", 0), *(("a", view) for view in range(6)), ("b", 0), ("b", 1)]
-    pairs = [pairs[index] for index in (7, 1, 0, 2, 6, 5, 8, 3, 4)]
-    scores = generator.dirichlet(np.ones(4), size=len(pairs))
-    return scores, [name for name, _ in pairs], [view for _, view in pairs]
-
-
-def test_views_average_over_each_video_in_order_of_first_appearance():
-    scores, names, views = make_views()
-    videos, averages = average_views(scores, names, views)
-    assert videos == ["b", "a", "c"]
-    assert averages.shape == (3, 4) and averages.dtype == np.float64
-    for video, average in zip(videos, averages, strict=True):
-        own = [row for row, name in zip(scores.tolist(), names, strict=True) if name == video]
-        assert average.tolist() == pytest.approx([sum(column) / len(own) for column in zip(*own, strict=True)])
-
-
-def test_views_that_padding_repeats_count_once():
-    scores, names, views = make_views()
-    padding = [0, 1, 1]
-    # as another batch rounds them
-    repeated = np.concatenate([scores, scores[padding] + 1e-5 * np.array([1, -1, 1, -1])])
-    videos, averages = average_views(
-        repeated, names + [names[index] for index in padding], views + [views[index] for index in padding]
-    )
-    wanted_videos, wanted = average_views(scores, names, views)
-    assert videos == wanted_videos
-    assert np.array_equal(averages, wanted)
-
-
-def test_views_take_tensors():
-    scores, names, views = make_views()
-    scores = torch.tensor(scores).to(torch.bfloat16)
-    videos, averages = average_views(scores, names, torch.tensor(views))
-    wanted_videos, wanted = average_views(scores.tolist(), names, views)
-    assert videos == wanted_videos and np.array_equal(averages, wanted)
-
-
-def test_views_differ_as_much_as_tolerated():
-    twice = ([[0.5, 0.5], [0.52, 0.48]], ["a", "a"], [0, 0])
-    with pytest.raises(ValueError, match=r"`scores` contradict.*view 0 of 'a'.*index 1.*0\.02"):
-        average_views(*twice)
-    assert average_views(*twice, tolerance=0.03)[1].tolist() == [[0.5, 0.5]]
-
-
-HALF = [0.5, 0.5]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (([HALF, HALF], ["a"], [0, 1]), r"`names` has 1 entries, but `scores` has 2 rows"),
-        (([HALF, HALF], ["a", "b"], [0]), r"`views` has 1 entries, but `scores` has 2 rows"),
-        ((np.zeros((0, 2)), [], []), r"`scores` is empty"),
-        ((HALF, ["a", "b"], [0, 0]), r"`scores` must have shape \(N, C\)"),
-        (([HALF, [math.nan, 1.0]], ["a", "b"], [0, 0]), r"`scores` must be finite.*index 1"),
-        (([HALF, [3.0, -2.0]], ["a", "b"], [0, 0]), r"`scores` must be probabilities.*index 1; apply softmax"),
-        (([HALF, [0.5, 0.6]], ["a", "b"], [0, 0]), r"`scores` must be probabilities.*index 1"),
-        (([HALF, HALF], ["a", 3], [0, 0]), r"`names` must be strings, got 3 at index 1"),
-        (([HALF, HALF], ["a", "b"], [0.0, 1.0]), r"`views` must be integers"),
-        (([HALF, HALF], ["a", "b"], [[0], [1]]), r"`views` must have shape \(N,\)"),
-        (([HALF, [1.0, 0.0]], ["a", "a"], [2, 2]), r"`scores` contradict each other: view 2 of 'a'"),
-    ],
-)
-def test_views_refuse(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        average_views(*arguments)
-
-
-@pytest.mark.parametrize("tolerance", [-0.1, math.nan])
-def test_views_refuse_a_tolerance(tolerance):
-    with pytest.raises(ValueError, match="`tolerance` must be at least 0"):
-        average_views([HALF], ["a"], [0], tolerance=tolerance)

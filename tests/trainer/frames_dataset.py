@@ -12,13 +12,19 @@ from tests.small_models import TINY, randomise
 
 
 class FramesDataset(Dataset):
-    """Clips whose class decides their mean colour; `clean_frames` are brighter than `frames`."""
+    """
+    Clips whose class decides their mean colour; `clean_frames` are brighter than `frames`. With `num_views`, that many
+    views of each, as for evaluation.
+    """
 
-    def __init__(self, labels: list[int], num_frames: int = 4, size: int = 32, seed: int = 0):
+    def __init__(
+        self, labels: list[int], num_frames: int = 4, size: int = 32, seed: int = 0, num_views: int | None = None
+    ):
         generator = torch.Generator().manual_seed(seed)
         self.label_indices = labels
-        noise = torch.randint(0, 60, (len(labels), num_frames, 3, size, size), generator=generator)
-        shift = torch.tensor(labels)[:, None, None, None, None] * 25
+        views = () if num_views is None else (num_views,)
+        noise = torch.randint(0, 60, (len(labels), *views, num_frames, 3, size, size), generator=generator)
+        shift = torch.tensor(labels).view(-1, *[1] * (noise.ndim - 1)) * 25
         self.frames = (noise + shift).to(torch.uint8)
         self.order: list[int] = []
 

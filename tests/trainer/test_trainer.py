@@ -314,7 +314,7 @@ def test_missing_pieces_are_named(tmp_path):
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
-    results = {}
+    results, predictions = {}, []
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
         folder.mkdir()
@@ -330,10 +330,14 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
             assert report["epochs"] == [0, 0, 0, 0, 1, 1, 1, 1]
             assert report["resumed_epochs"] == [1, 1, 1]
             assert report["resumed_losses"] == pytest.approx(report["losses"][5:], abs=1e-6)
+            assert report["labels"] == [0, 1, 2, 3, 4, 0, 1]  # no video is counted twice
+        predictions.append(torch.tensor(reports[0]["predictions"]))
         tensors = [load_file(path) for path in sorted(folder.glob("process*.safetensors"))]
         for name in tensors[0]:  # every process holds the same queues and averaged weights
             assert all(torch.equal(other[name], tensors[0][name]) for other in tensors)
         results[processes] = (torch.tensor(reports[0]["losses"]), tensors[0])
+    torch.testing.assert_close(*predictions, atol=1e-3, rtol=1e-3)
+    assert predictions[0].shape == (7, 5) and predictions[0].std(dim=0).min() > 1e-2
     (losses_1, tensors_1), (losses_2, tensors_2) = results[1], results[2]
     assert len(losses_1) == 8 and losses_1.std() > 1e-3 and int(tensors_1["counts"].max()) == 3
     torch.testing.assert_close(losses_2, losses_1, atol=1e-4, rtol=1e-4)

@@ -1,7 +1,7 @@
 """
 A short training on one or several processes: `train_on_processes.py FOLDER BATCH_SIZE` writes the losses and epochs of
-all steps, the emotion anchors and the averaged weights into FOLDER; and the losses and epochs of a second training,
-which is resumed from a checkpoint that the first wrote in the middle of an epoch.
+all steps, the emotion anchors, the averaged weights and the predictions for a test set into FOLDER; and the losses and
+epochs of a second training, which is resumed from a checkpoint that the first wrote in the middle of an epoch.
 """
 
 import json
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from s2d_hf.trainer import S2DTrainer, S2DTrainingArguments
-from tests.trainer.frames_dataset import EpochFramesDataset, small_model, small_processor
+from tests.trainer.frames_dataset import EpochFramesDataset, FramesDataset, small_model, small_processor
 
 folder, batch_size = Path(sys.argv[1]), int(sys.argv[2])
 
@@ -70,6 +70,10 @@ trainer.train()
 report = {"losses": losses, "epochs": epochs, "processes": trainer.args.world_size}
 name = f"process{trainer.args.process_index}"
 save_file(trainer.anchors.state_dict() | trainer.weight_average.state_dict(), folder / f"{name}.safetensors")
+# seven videos of three views, which don't share out evenly
+videos = FramesDataset([0, 1, 2, 3, 4, 0, 1], num_views=3)
+prediction = trainer.predict(videos)
+report |= {"predictions": prediction.predictions.tolist(), "labels": prediction.label_ids.tolist()}
 losses, epochs = [], []
 trainer = make_trainer()
 trainer.train(resume_from_checkpoint=str(folder / "run" / "checkpoint-5"))
