@@ -1,6 +1,5 @@
 """Training of a landmark encoder on images whose 68 points are known."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 from tqdm.auto import tqdm
@@ -174,6 +173,18 @@ class _LandmarkRegression(nn.Module):
         return {"loss": nn.functional.l1_loss(points.float(), landmarks), "predictions": points}
 
 
+class _LandmarkTrainer(Trainer):
+    """Leaves out a last training batch of a single image, on which batch norm can't train."""
+
+    def get_train_dataloader(self) -> DataLoader:
+        given = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = given or len(self.train_dataset) % self.args.train_batch_size == 1
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.args.dataloader_drop_last = given  # the loader for evaluation is made by it, too
+
+
 def train_landmark_encoder(
     encoder: MobileFaceNetLandmarkEncoder,
     train_dataset: LandmarkPointsDataset,
@@ -219,9 +230,6 @@ def train_landmark_encoder(
             f"Batches must hold at least 2 images to train batch norm: there are {len(train_dataset)} images, and "
             f"`per_device_train_batch_size` is {args.per_device_train_batch_size}."
         )
-    if len(train_dataset) % args.train_batch_size == 1:
-        args = copy.copy(args)
-        args.dataloader_drop_last = True
     try:
         encoder.requires_grad_(True)
         output_norm = encoder.output_layer.bn
@@ -229,7 +237,7 @@ def train_landmark_encoder(
         with torch.no_grad():
             output_norm.bias.copy_(train_dataset.landmarks.mean(dim=0).flatten())
             output_norm.weight.fill_(0.05)  # about how far points lie from their means: learning is faster for it
-        trainer = Trainer(
+        trainer = _LandmarkTrainer(
             model=_LandmarkRegression(encoder),
             args=args,
             train_dataset=train_dataset,

@@ -257,8 +257,10 @@ def test_training_starts_around_the_mean_of_the_points(stills, tmp_path):
 def test_a_last_batch_of_one_image_is_left_out(stills, tmp_path):
     network = encoder(width=1 / 64)
     settings = arguments(tmp_path, per_device_train_batch_size=4)
-    metrics = train_landmark_encoder(network, dataset(stills, count=9), args=settings)
+    test = dataset(stills, count=3)  # less than a batch, and evaluated whole
+    metrics = train_landmark_encoder(network, dataset(stills, count=9), test, args=settings)
     assert np.isfinite(metrics["train_loss"]) and int(network.conv1.bn.num_batches_tracked) == 2
+    assert metrics["nme"] == pytest.approx(plain_nme(predict(network, test), test.landmarks), rel=1e-4)
     assert settings.dataloader_drop_last is False
 
 

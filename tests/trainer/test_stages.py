@@ -149,3 +149,16 @@ def test_chance_and_table():
         "chance    50.0   75.0",
         "a model  100.0   12.3",
     ]
+
+
+def test_two_processes_run_all_stages(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    script = [str(ROOT / "training" / "train.py"), "--output_dir", str(tmp_path), *SMALL, "--num_train_epochs", "1"]
+    done = subprocess.run([*command, *script], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert "video model" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("Stage dynamic:") == 1  # one process speaks
+    metrics = json.loads((tmp_path / "dynamic" / "metrics.json").read_text())
+    assert metrics["provenance"]["processes"] == 2
+    assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 14  # each video once
+    assert S2DForVideoClassification.from_pretrained(tmp_path / "dynamic").config.num_labels == 7
