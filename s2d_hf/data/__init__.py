@@ -1,6 +1,7 @@
 """What training reads: labelled clips and images, sampled, augmented and checked."""
 
 from .augmentation import ClipAugmentation, RandomErasing, apply_rand_augment_op, mixup_cutmix
+from .cache import CachedClips, cache_clips
 from .dataset import ClipCollator, ClipDataset
 from .sampling import evaluation_windows, random_window, resize_short_side, spatial_crops
 from .sources import (
@@ -15,6 +16,7 @@ from .sources import (
 )
 
 __all__ = [
+    "CachedClips",
     "ClipAugmentation",
     "ClipCollator",
     "ClipDataset",
@@ -23,6 +25,7 @@ __all__ = [
     "RandomErasing",
     "Sample",
     "apply_rand_augment_op",
+    "cache_clips",
     "check_sources",
     "evaluation_windows",
     "from_class_folders",

@@ -189,16 +189,17 @@ class ClipDataset(Dataset):
 
 class ClipCollator:
     """
-    Stacks the items of a [`ClipDataset`] to a batch: `frames` (and `clean_frames`) uint8 with a batch axis in front,
-    `labels` `(batch_size,)` int64, and `name`, a list. Normalising and finding landmarks is left to the processor, on
-    the device where the batch goes.
+    Stacks the items of a [`ClipDataset`] or [`CachedClips`] to a batch: `frames` (and `clean_frames`) uint8 with a
+    batch axis in front, `labels` `(batch_size,)` int64, and `name`, a list; and `landmark_features`, if all items have
+    them. Normalising, and else finding landmarks, is left to the processor, on the device where the batch goes.
 
     Args:
         processor (*optional*): The model's processor; if given, frames must have its `crop_size`, so that it won't
             resize them again.
 
     Raises:
-        ValueError: if frames differ in shape, or are not as the processor wants them; the message names the sample.
+        ValueError: if frames or features differ in shape, or frames are not as the processor wants them; the message
+            names the sample.
     """
 
     def __init__(self, processor: Any = None):
@@ -208,9 +209,10 @@ class ClipCollator:
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = {}
-        for key in ("frames", "clean_frames"):
-            if key not in items[0]:
-                continue
+        keys = [key for key in ("frames", "clean_frames") if key in items[0]]
+        if all("landmark_features" in item for item in items):
+            keys.append("landmark_features")
+        for key in keys:
             for item in items:
                 shape = tuple(item[key].shape)
                 if shape != tuple(items[0][key].shape):
@@ -218,7 +220,7 @@ class ClipCollator:
                         f"{item['name']}: `{key}` has the shape {shape}, and that of {items[0]['name']} is "
                         f"{tuple(items[0][key].shape)}."
                     )
-                if self.size is not None and shape[-2:] != self.size:
+                if key != "landmark_features" and self.size is not None and shape[-2:] != self.size:
                     raise ValueError(
                         f"{item['name']}: frames of {shape[-2]}x{shape[-1]} pixels, and the processor makes "
                         f"{self.size[0]}x{self.size[1]}: give the dataset and its augmentation that `size`."

@@ -27,6 +27,13 @@ class S2DTrainingArguments(TrainingArguments):
             "with the batch over all processes and accumulation steps. Not scaled if not given."
         },
     )
+    layer_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Factor by which the learning rate shrinks from each block of the ViT to the one below it (0.65 "
+            "to 0.75 are usual for fine-tuning). The same rate everywhere if not given."
+        },
+    )
     balanced_sampling: bool = field(
         default=False, metadata={"help": "Draw training samples so that every class comes equally often."}
     )
@@ -82,6 +89,8 @@ class S2DTrainingArguments(TrainingArguments):
             self.ddp_find_unused_parameters = True
         if self.learning_rate_batch is not None and self.learning_rate_batch < 1:
             raise ValueError(f"`learning_rate_batch` must be at least 1, got {self.learning_rate_batch}.")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"`layer_decay` must be over 0 and at most 1, got {self.layer_decay}.")
         for name in ("mixup_alpha", "cutmix_alpha"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")

@@ -17,9 +17,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from ..data import RandomErasing, mixup_cutmix
+from ..data.cache import normalise_frames
 from ..losses import EmotionAnchors
 from ..modeling_s2d import S2DClassifierOutput, classification_loss
 from .arguments import S2DTrainingArguments
+from .parameter_groups import decay_by_layer
 from .samplers import ClassBalancedSampler, EpochCallback
 from .weight_average import WeightAverage
 
@@ -87,6 +89,9 @@ class S2DTrainer(Trainer):
     for the emotion anchors, `clean_frames` without augmentation. The trainer normalises the pixels, erases boxes,
     mixes the batch (mixup and cutmix), and computes the landmark features from the result, all on the training device,
     with the processor that is handed over as `processing_class`.
+
+    Batches of [`CachedClips`] have `landmark_features` of `frames` already, and of `clean_frames`, which must then be
+    the same. They are used instead, in training only where nothing is erased or mixed.
 
     In evaluation `frames` may have several views of each video, `(batch_size, num_views, num_frames, 3, height,
     width)`: the softmax scores of the views are averaged, and the logarithm of the mean stands for the logits.
@@ -187,20 +192,16 @@ class S2DTrainer(Trainer):
 
     def prepare_pixels(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 `frames` to the float `pixel_values` of the same shape that the model takes."""
-        processor = self.processing_class
-        return processor.rescale_and_normalize(
-            frames,
-            do_rescale=True,
-            rescale_factor=processor.rescale_factor,
-            do_normalize=True,
-            image_mean=tuple(processor.image_mean),
-            image_std=tuple(processor.image_std),
-        )
+        return normalise_frames(frames, self.processing_class)
 
-    def model_inputs(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`pixel_values` and, where the model wants them, their landmark features."""
+    def model_inputs(
+        self, pixel_values: torch.Tensor, landmark_features: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`pixel_values` and, where the model wants them, their landmark features, computed if they are not given."""
         if self.model.config.prompt_type == "none":
             return {"pixel_values": pixel_values}
+        if landmark_features is not None:
+            return {"pixel_values": pixel_values, "landmark_features": landmark_features.to(pixel_values)}
         return {"pixel_values": pixel_values, **self.processing_class.compute_landmarks(pixel_values)}
 
     def compute_loss(
@@ -211,13 +212,18 @@ class S2DTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Task loss and, in training, anchor loss of a batch; see [`~transformers.Trainer.compute_loss`]."""
-        frames, labels = inputs["frames"], inputs["labels"]
+        frames, labels, features = inputs["frames"], inputs["labels"], inputs.get("landmark_features")
         num_views = frames.shape[1] if frames.ndim == 6 else None
-        pixels = self.prepare_pixels(frames if num_views is None else frames.flatten(0, 1))
+        if num_views is not None:
+            frames = frames.flatten(0, 1)
+            features = None if features is None else features.flatten(0, 1)
+        pixels = self.prepare_pixels(frames)
         targets = labels
         if model.training:
+            if features is not None:
+                self._refuse_changes_of_pixels()
             pixels, targets = self._erase_and_mix(pixels, labels)
-        outputs = model(**self.model_inputs(pixels))
+        outputs = model(**self.model_inputs(pixels, features))
         if num_views is not None:
             outputs = _average_views(outputs, num_views)
         loss = classification_loss(outputs.logits, targets, self.model.config)
@@ -244,6 +250,15 @@ class S2DTrainer(Trainer):
         state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
+    def _refuse_changes_of_pixels(self) -> None:
+        changes = ("mixup_alpha", "cutmix_alpha", "random_erasing_prob")
+        given = [f"`{name}`" for name in changes if getattr(self.args, name)]
+        if given and self.model.config.prompt_type != "none":
+            raise ValueError(
+                f"The data set gives landmark features, which can't be used where pixels are changed: set "
+                f"{', '.join(given)} to 0, or train without cached features."
+            )
+
     def _erase_and_mix(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         generator = self._batch_generator()
         if self.erasing.p > 0:
@@ -268,10 +283,15 @@ class S2DTrainer(Trainer):
             raise ValueError(
                 "The emotion anchors are updated with un-augmented clips: the data set must give `clean_frames`."
             )
+        features = inputs.get("landmark_features")
+        if features is not None and not torch.equal(inputs["frames"], inputs["clean_frames"]):
+            raise ValueError(
+                "`clean_frames` are not the `frames` that `landmark_features` belong to: leave those out of the batch."
+            )
         was_training = model.training
         model.eval()
         with self.compute_loss_context_manager():
-            outputs = model(**self.model_inputs(self.prepare_pixels(inputs["clean_frames"])))
+            outputs = model(**self.model_inputs(self.prepare_pixels(inputs["clean_frames"]), features))
         model.train(was_training)
         batch = (outputs.pooler_output.float(), outputs.logits.float(), inputs["labels"])
         self.anchors.update(*self.accelerator.gather(batch))
@@ -299,13 +319,17 @@ class S2DTrainer(Trainer):
         ]
 
     def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
-        """The optimizer, its learning rate scaled with the batch if `learning_rate_batch` is given."""
+        """The optimizer, its learning rate scaled with the batch (`learning_rate_batch`) and by `layer_decay`."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if is_new and self.args.learning_rate_batch is not None:
             batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * batch / self.args.learning_rate_batch
+        if is_new and self.args.layer_decay is not None:
+            optimizer.param_groups[:] = decay_by_layer(
+                optimizer.param_groups, self.model, self.model.config.num_hidden_layers, self.args.layer_decay
+            )
         return optimizer
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchvision.io import write_png
 
-from s2d_hf.data import ClipCollator, ClipDataset, check_sources, from_class_folders
+from s2d_hf.data import CachedClips, ClipCollator, ClipDataset, cache_clips, check_sources, from_class_folders
 from s2d_hf.metrics import compute_metrics_fn
 from s2d_hf.trainer import ClassBalancedSampler, S2DTrainer, S2DTrainingArguments
 from tests.videos import counting_frames, write_video
@@ -252,6 +253,90 @@ def test_real_videos_from_folders_to_metrics(tmp_path):
     prediction = trainer.predict(views)  # one row for each video
     assert prediction.predictions.shape == (6, 2) and prediction.label_ids.tolist() == [0, 0, 0, 1, 1, 1]
     assert trainer.anchors.counts.tolist() == [3, 3]
+
+
+@pytest.fixture
+def folders(tmp_path) -> ClipDataset:
+    """Clips of noise, as folders of frames."""
+    source = FramesDataset([0, 1, 2, 3, 4, 0, 1, 2, 3, 4], num_frames=6)
+    for i in range(len(source)):
+        folder = tmp_path / "frames" / str(source.label_indices[i]) / str(i)
+        folder.mkdir(parents=True)
+        for j, frame in enumerate(source.frames[i]):
+            write_png(frame, str(folder / f"{j}.png"))
+    return ClipDataset(from_class_folders(tmp_path / "frames"), num_frames=4, size=32, with_clean_view=True)
+
+
+def cached_and_plain(folders: ClipDataset, folder: Path, **arguments) -> list[S2DTrainer]:
+    """A trainer with the cached clips and their features, and one without; both have two views in evaluation."""
+    views = ClipDataset(folders.samples, 4, 32, sampling="windows", num_windows=2)
+    options = {"device": "cpu", "progress": False}
+    cached = [cache_clips(data, folder / "cache", small_processor(), **options) for data in (folders, views)]
+    arguments = {"logging_steps": 1, "num_train_epochs": 3, "learning_rate": 1e-3} | arguments
+    trainers = []
+    for name, data in (("cached", cached), ("plain", [folders, views])):
+        trainers.append(make_trainer(folder / name, None, *data, **arguments))
+        trainers[-1].data_collator = ClipCollator(trainers[-1].processing_class)
+    return trainers
+
+
+def test_training_with_cached_clips_is_that_without(folders, tmp_path):
+    results = []
+    for trainer in cached_and_plain(
+        folders, tmp_path, anchor_distillation=True, anchor_queue_size=2, anchor_first_update=0, anchor_update_every=2,
+        anchor_weight_times=[0], anchor_weights=[0.5], label_smoothing_factor=0.1,
+    ):  # fmt: skip
+        frames_encoded = []
+        trainer.processing_class.landmark_encoder.register_forward_pre_hook(
+            lambda module, inputs, seen=frames_encoded: seen.append(len(inputs[0]))
+        )
+        trainer.train()
+        metrics = trainer.evaluate()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        results.append((losses, metrics["eval_loss"], trainer.anchors.features, sum(frames_encoded)))
+    (losses, loss, anchors, encoded), (expected_losses, expected_loss, expected_anchors, encoded_without) = results
+    assert len(losses) == 9 and len(set(losses)) > 5
+    assert losses == pytest.approx(expected_losses, abs=1e-6)
+    assert loss == pytest.approx(expected_loss, abs=1e-6)
+    torch.testing.assert_close(anchors, expected_anchors, atol=1e-6, rtol=1e-5)
+    assert anchors.abs().max() > 0.1
+    # three epochs, two updates of the anchors, two views
+    assert encoded == 0 and encoded_without == 10 * 4 * (3 + 2 + 2)
+
+
+def test_features_in_the_batch_are_those_that_the_model_gets(folders, tmp_path):
+    """In half precision too; and a model that isn't guided by landmarks gets none."""
+    trainer = cached_and_plain(folders, tmp_path)[0]
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
+    marked = batch | {"landmark_features": torch.full_like(batch["landmark_features"], 0.5).half()}
+    seen = {}
+    trainer.model.register_forward_pre_hook(lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model.train(), marked)
+    assert (seen["landmark_features"] == 0.5).all() and seen["landmark_features"].dtype == torch.float32
+    trainer.model.config.prompt_type = "none"
+    trainer.args.mixup_alpha = 0.8
+    assert set(trainer.model_inputs(batch["frames"], batch["landmark_features"])) == {"pixel_values"}
+    trainer._refuse_changes_of_pixels()
+
+
+@pytest.mark.parametrize("argument", ["mixup_alpha", "cutmix_alpha", "random_erasing_prob"])
+def test_cached_features_are_refused_where_pixels_are_changed(argument, folders, tmp_path):
+    trainer, plain = cached_and_plain(folders, tmp_path, **{argument: 0.5})
+    assert isinstance(trainer.train_dataset, CachedClips)
+    with pytest.raises(ValueError, match=f"landmark features.* set `{argument}` to 0"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    plain.model.load_state_dict(trainer.model.state_dict())
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], abs=1e-6)
+
+
+def test_clean_frames_must_be_those_of_the_features(folders, tmp_path):
+    trainer = cached_and_plain(folders, tmp_path, anchor_distillation=True, anchor_first_update=0)[0]
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
+    trainer._update_anchors(trainer.model, batch)
+    with pytest.raises(ValueError, match="`clean_frames` are not the `frames`"):
+        trainer._update_anchors(trainer.model, batch | {"frames": batch["frames"].flip(-1)})
 
 
 def test_balanced_sampler():
