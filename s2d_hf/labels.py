@@ -7,8 +7,13 @@ LABELS: dict[str, tuple[str, ...]] = {
         "anger", "anxiety", "contempt", "disappointment", "disgust", "fear", "happiness", "helplessness", "neutral",
         "sadness", "surprise",
     ),
-    # the codes of AffectNet's annotation files, 0 to 6
+    # the codes of AffectNet's annotation files, 0 to 6 and 0 to 7
     "AffectNet-7": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"),
+    "AffectNet-8": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt"),
+    # as its label file counts them, 1 to 7
+    "RAF-DB": ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"),
+    # the columns of its votes
+    "FERPlus": ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
 }  # fmt: skip
 
 

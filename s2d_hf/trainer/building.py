@@ -14,14 +14,17 @@ from transformers.utils import logging
 from ..configuration_s2d import S2DConfig
 from ..conversion import read_landmark_encoder
 from ..data import (
+    CachedClips,
     ClipAugmentation,
     ClipDataset,
     LabelledSamples,
+    cache_clips,
     check_sources,
     from_class_folders,
     from_hub,
     from_table,
 )
+from ..data.benchmarks import find_benchmark
 from ..image_processing_s2d import S2DImageProcessor
 from ..landmark_encoders_s2d import LandmarkEncoder
 from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
@@ -53,32 +56,25 @@ def load_samples(
 
 
 def load_stage_samples(
-    stage: StageArguments, progress: bool = True
+    stage: StageArguments, progress: bool = True, parts: Sequence[str] = ("train", "validation", "test")
 ) -> tuple[dict[str, LabelledSamples], dict[str, dict[str, str]]]:
     """
     The samples of a stage by what they are for: `train`, and if given `validation` and `test`. And, also by what they
     would be for, the names of those that `skip_broken` left out, each with the reason.
+
+    Args:
+        stage ([`StageArguments`]): Whose data.
+        progress (`bool`): Show progress bars.
+        parts (`Sequence[str]`): Which parts are wanted.
 
     Raises:
         FileNotFoundError: if there is nothing at a path.
         ValueError: if no training data is named, or files are broken and `skip_broken` is off.
     """
     data, kind = stage.data, stage_kind(stage)
-    if data.train_data is None:
-        raise ValueError(f"`train_data` is missing: the {stage.name} stage needs {kind}s to train on.")
-    sources = {
-        "train": (data.train_data, data.train_split),
-        "validation": (data.validation_data, data.validation_split),
-        "test": (data.test_data, data.test_split),
-    }
     loaded: dict[str, LabelledSamples] = {}
     left_out: dict[str, dict[str, str]] = {}
-    labels = data.labels
-    for name, (source, split) in sources.items():
-        if source is None:
-            continue
-        samples = load_samples(source, split, kind, data, labels)
-        labels = samples.labels
+    for name, samples in _read_stage_samples(data, kind, stage.name, parts):
         if data.check_data:
             samples, broken = _check_once(samples, kind, data, progress)
             for sample, reason in broken.items():
@@ -86,7 +82,36 @@ def load_stage_samples(
             if broken:
                 left_out[name] = broken
         loaded[name] = samples
+    if data.validate_on_test and "validation" in parts and "test" in loaded:
+        loaded["validation"] = loaded["test"]
     return loaded, left_out
+
+
+def _read_stage_samples(
+    data: DataArguments, kind: str, stage: str, parts: Sequence[str]
+) -> Iterator[tuple[str, LabelledSamples]]:
+    """What each part is for, and its samples."""
+    if data.benchmark is not None:
+        benchmark = find_benchmark(data.benchmark)
+        if benchmark.kind != kind:
+            raise ValueError(f"{benchmark.name} has {benchmark.kind}s, and the {stage} stage needs {kind}s.")
+        for name in benchmark.splits:
+            if name in parts:
+                yield name, benchmark.read(data.data_root, name, fold=data.fold, check_counts=data.check_counts)
+        return
+    if data.train_data is None and "train" in parts:
+        raise ValueError(f"`train_data` is missing: the {stage} stage needs {kind}s to train on.")
+    labels = data.labels
+    sources = {
+        "train": (data.train_data, data.train_split),
+        "validation": (data.validation_data, data.validation_split),
+        "test": (data.test_data, data.test_split),
+    }
+    for name, (source, split) in sources.items():
+        if source is not None and name in parts:
+            samples = load_samples(source, split, kind, data, labels)
+            labels = samples.labels
+            yield name, samples
 
 
 def _check_once(
@@ -114,27 +139,53 @@ def stage_kind(stage: StageArguments) -> str:
     return "image" if stage.name == "static" else "video"
 
 
-def build_dataset(samples: LabelledSamples, purpose: str, stage: StageArguments, config: S2DConfig) -> ClipDataset:
-    """The clips or images for a purpose: `"train"`, `"validation"` or `"test"`."""
+def build_dataset(
+    samples: LabelledSamples,
+    purpose: str,
+    stage: StageArguments,
+    config: S2DConfig,
+    processor: S2DImageProcessor | S2DVideoProcessor,
+    progress: bool = True,
+) -> ClipDataset | CachedClips:
+    """
+    The clips or images for a purpose: `"train"`, `"validation"` or `"test"`; from the cache in `cache_dir`, if one is
+    asked for and the clips don't change.
+    """
     data, kind, training = stage.data, stage_kind(stage), purpose == "train"
     options: dict[str, Any] = {"keep_in_memory": data.keep_in_memory, "backend": data.video_backend}
     if training:
-        options["augmentation"] = ClipAugmentation(
-            size=config.image_size,
-            num_ops=data.rand_augment_ops,
-            magnitude=data.rand_augment_magnitude,
-            magnitude_std=data.rand_augment_std,
-            scale=tuple(data.crop_scale),
-            ratio=tuple(data.crop_ratio),
-            flip_probability=data.flip_probability,
-        )
+        options["augmentation"] = _build_augmentation(data, config)
         options["with_clean_view"] = stage.training.anchor_distillation
     if kind == "video" and data.sampling == "windows":
         options["sampling"] = "random_window" if training else "windows"
         if purpose == "test":
             options |= {"num_windows": data.num_windows, "num_crops": data.num_crops}
-    return ClipDataset(
+    dataset = ClipDataset(
         samples, num_frames=config.num_frames, size=config.image_size, kind=kind, seed=stage.training.seed, **options
+    )
+    if data.cache_dir is None or dataset.augmentation is not None or dataset.sampling == "random_window":
+        return dataset
+    arguments = stage.training
+    changes_pixels = arguments.mixup_alpha or arguments.cutmix_alpha or arguments.random_erasing_prob
+    if config.prompt_type == "none" or (training and changes_pixels):
+        processor = None  # the frames alone
+    return cache_clips(
+        dataset, data.cache_dir, processor, num_workers=arguments.dataloader_num_workers, progress=progress
+    )
+
+
+def _build_augmentation(data: DataArguments, config: S2DConfig) -> ClipAugmentation | None:
+    crop_scale = tuple(data.crop_scale)
+    if data.rand_augment_ops == 0 and crop_scale == (1.0, 1.0) and data.flip_probability == 0:
+        return None
+    return ClipAugmentation(
+        size=config.image_size,
+        num_ops=data.rand_augment_ops,
+        magnitude=data.rand_augment_magnitude,
+        magnitude_std=data.rand_augment_std,
+        scale=crop_scale,
+        ratio=tuple(data.crop_ratio),
+        flip_probability=data.flip_probability,
     )
 
 

@@ -21,7 +21,7 @@ _SETTINGS = (
     "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "learning_rate_batch", "lr_scheduler_type", "warmup_steps", "weight_decay", "label_smoothing_factor",
     "mixup_alpha", "cutmix_alpha", "random_erasing_prob", "balanced_sampling", "anchor_distillation", "ema_decay",
-    "bf16", "fp16", "seed",
+    "bf16", "fp16",
 )  # fmt: skip
 
 

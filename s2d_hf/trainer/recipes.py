@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
+from ..data.benchmarks import BENCHMARKS, find_benchmark
 from .arguments import S2DTrainingArguments
 
 STAGES = ("static", "dynamic")
@@ -71,6 +72,25 @@ class DataArguments:
     train_split: str = field(default="train", metadata={"help": "Split of `train_data` if that is on the Hub."})
     validation_split: str = field(default="validation", metadata={"help": "Split of a `validation_data` on the Hub."})
     test_split: str = field(default="test", metadata={"help": "Split of a `test_data` on the Hub."})
+    benchmark: str | None = field(
+        default=None,
+        metadata={
+            "help": "Train and test on a data set of the paper, in the layout in which it is distributed: "
+            f"{', '.join(BENCHMARKS)}. Instead of `train_data` and `test_data`."
+        },
+    )
+    data_root: str | None = field(default=None, metadata={"help": "The folder of the `benchmark`'s data."})
+    fold: str = field(default="1", metadata={"help": "Which fold (set) of the `benchmark`, if it has several."})
+    check_counts: bool = field(
+        default=True, metadata={"help": "Refuse a `benchmark` with other numbers of samples than published."}
+    )
+    validate_on_test: bool = field(
+        default=False,
+        metadata={
+            "help": "Take the test data, with one view of each video, as `validation_data`, as the authors do. A "
+            "model chosen on them scores a little too well."
+        },
+    )
     media_column: str | None = field(
         default=None, metadata={"help": "Column of a Hub dataset with the videos or images, if there are several."}
     )
@@ -91,6 +111,13 @@ class DataArguments:
     num_crops: int = field(default=2, metadata={"help": "Spatial crops of each test window, averaged."})
     keep_in_memory: bool = field(
         default=False, metadata={"help": "Decode once and keep the frames: for small data sets, and no windows."}
+    )
+    cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Keep decoded, resized frames and landmark features in this folder, of all clips that are the "
+            "same in every epoch: test and validation data, and training data without augmentation and windows."
+        },
     )
     check_data: bool = field(default=True, metadata={"help": "Open every file before training starts."})
     skip_broken: bool = field(
@@ -116,6 +143,14 @@ class DataArguments:
                 raise ValueError(
                     f"`{name}` must be two numbers, the lowest and the highest, got {getattr(self, name)}."
                 )
+        if self.benchmark is not None:
+            self.benchmark = find_benchmark(self.benchmark).name
+            if self.data_root is None:
+                raise ValueError(f"`data_root` is missing: the folder of {self.benchmark}.")
+            if self.train_data is not None or self.test_data is not None:
+                raise ValueError("`benchmark` stands for `train_data` and `test_data`: give one or the other.")
+        if self.validate_on_test and self.validation_data is not None:
+            raise ValueError("`validate_on_test` stands for `validation_data`: give one or the other.")
         if self.keep_in_memory and self.sampling == "windows":
             raise ValueError("`keep_in_memory` keeps the same frames of a video: it needs `sampling: even`.")
 
@@ -151,6 +186,9 @@ class RunArguments:
             "`MobileFaceNetLandmarkEncoder`, in JSON on the command line."
         },
     )
+    evaluate_only: bool = field(
+        default=False, metadata={"help": "Train nothing: evaluate `model_name_or_path` on the test data."}
+    )
     compare_image_model: bool = field(
         default=False,
         metadata={"help": "Evaluate the image model, averaged over the frames, beside the video model."},
@@ -159,6 +197,8 @@ class RunArguments:
     def __post_init__(self):
         self.synthetic_data = _as_mapping("synthetic_data", self.synthetic_data)
         self.new_landmark_encoder = _as_mapping("new_landmark_encoder", self.new_landmark_encoder)
+        if self.evaluate_only and self.stage == "both":
+            raise ValueError("`evaluate_only` needs a `stage`: `static` for images, `dynamic` for videos.")
         if self.new_landmark_encoder is not None and self.synthetic_data is None:
             raise ValueError(
                 "`new_landmark_encoder` needs `synthetic_data`, whose points are known; otherwise name a "
@@ -239,7 +279,7 @@ def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
     path: Path | None = None
     if argv and not argv[0].startswith("-"):
         path = Path(argv.pop(0))
-    elif not any("train_data" in argument.replace("-", "_") for argument in argv):
+    elif not _fields_of(argv) & {"train_data", "benchmark"}:
         path = Path(default)
     fields = {} if path is None else _read_yaml(path)
     try:
@@ -271,6 +311,7 @@ def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
             if stage == LANDMARK_STAGE:
                 # the encoder travels with the models, and points have no labels to smooth
                 training.push_to_hub, training.label_smoothing_factor = False, 0.0
+                training.ddp_find_unused_parameters = False
             if training.push_to_hub:
                 training.hub_model_id = f"{training.hub_model_id or output_dir.name}-{stage}"
     return Recipe(name, output_dir, run, stages)
@@ -330,6 +371,12 @@ def _split_by_section(argv: Sequence[str], sections: Iterable[str]) -> dict[str,
             argument = f"--{field_and_value}" if current else argument
         split[current].append(argument)
     return split
+
+
+def _fields_of(argv: Sequence[str]) -> set[str]:
+    """The names of the fields that a command line gives."""
+    options = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--")]
+    return {option.rpartition(".")[2].replace("-", "_") for option in options}
 
 
 def _check_no_run_fields(stage: str, argv: Sequence[str]) -> None:

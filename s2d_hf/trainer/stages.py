@@ -3,24 +3,21 @@
 import copy
 import inspect
 import json
-import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
-from ..data import ClipCollator, ClipDataset
+from ..data import CachedClips, ClipCollator, ClipDataset, LabelledSamples
 from ..data.synthetic_faces import SYNTHETIC_LABELS, read_still_points, write_synthetic_dataset
 from ..image_processing_s2d import S2DImageProcessor
 from ..landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder
 from ..metrics import ClassificationReport, classification_report, compute_metrics_fn, plot_confusion_matrix
-from ..modeling_s2d import S2DForVideoClassification
+from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from .building import (
     build_dataset,
     build_model,
@@ -31,6 +28,7 @@ from .building import (
 )
 from .landmark_training import LandmarkPointsDataset, train_landmark_encoder
 from .model_card import write_model_card
+from .provenance import provenance
 from .recipes import LANDMARK_STAGE, Recipe, RunArguments, StageArguments
 from .trainer import S2DTrainer, find_last_checkpoint
 
@@ -80,13 +78,16 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
             stage.model.landmark_encoder = str(encoder_folder)
         if results and stage.model.model_name_or_path is None:
             stage.model.model_name_or_path = str(results[-1].folder)
-        results.append(run_stage(stage, recipe.name, compare_image_model=run.compare_image_model))
+        if run.evaluate_only:
+            results.append(evaluate_stage(stage, recipe.name))
+        else:
+            results.append(run_stage(stage, recipe.name, compare_image_model=run.compare_image_model))
     rows = _table_rows(results)
     if rows:
         _say("\n" + format_table(rows))
         if run.synthetic_data is not None:
             _say("Measured on drawn faces of people not trained on; this says nothing about real faces.")
-    for result in results:
+    for result in [] if run.evaluate_only else results:
         kind = "image" if result.name == "static" else "video"
         _say(f'pipeline("{kind}-classification", model="{result.folder}")')
     return results
@@ -104,13 +105,9 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     """
     training = stage.training
     folder = Path(training.output_dir)
-    if _resumes(training.resume_from_checkpoint) and (folder / METRICS_NAME).is_file():
-        _say(f"The {stage.name} stage is finished: {folder}")
-        return StageResult(stage.name, folder, json.loads((folder / METRICS_NAME).read_text(encoding="utf-8")))
-    _say(f"\nStage {stage.name}: {folder}")
-    # a run that is broken off must not look finished by the metrics of an earlier one
-    if PartialState().is_main_process:
-        (folder / METRICS_NAME).unlink(missing_ok=True)
+    finished = _finished_result(stage)
+    if finished is not None:
+        return finished
     set_seed(training.seed)
     samples, left_out = load_stage_samples(stage, progress=_shows_progress(stage))
     labels = samples["train"].labels
@@ -119,7 +116,10 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     if model.config.prompt_type == "none":
         encoder = None
     processors = build_processors(model.config, encoder)
-    datasets = {name: build_dataset(samples[name], name, stage, model.config) for name in samples}
+    progress, processor = _shows_progress(stage), processors[stage_kind(stage)]
+    datasets = {
+        name: build_dataset(part, name, stage, model.config, processor, progress) for name, part in samples.items()
+    }
     parameters = {"total": model.num_parameters(), "tunable": model.num_parameters(only_trainable=True)}
     share = parameters["tunable"] / parameters["total"]
     _say(f"Trains {parameters['tunable']:,} of {parameters['total']:,} parameters ({100 * share:.1f} %).")
@@ -127,24 +127,14 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     trainer = _build_trainer(stage, model, processors, datasets)
     checkpoint = _find_checkpoint(training.resume_from_checkpoint, folder)
     train_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    metrics: dict[str, Any] = {
-        "stage": stage.name,
-        "recipe": recipe_name,
-        "data": stage.data.data_name or _short_name(stage.data.train_data),
-        "seed": training.seed,
-        "samples": {name: len(part) for name, part in samples.items()},
-        "left_out": {name: list(broken) for name, broken in left_out.items()},
+    metrics = _describe_run(stage, recipe_name, samples, left_out) | {
         "parameters": parameters,
         "train": {name: train_metrics[name] for name in ("epoch", "train_loss", "train_runtime")},
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__
-        },
-    }  # fmt: skip
+    }
     report = None
     if "test" in datasets:
         report = _predict(trainer, datasets["test"], labels)
-        metrics["test"] = report.to_dict()
-        metrics["chance"] = chance_scores(report)
+        metrics |= {"test": report.to_dict(), "chance": chance_scores(report)}
         if compare_image_model and stage.name == "dynamic":
             averaged = _predict_with_image_model(stage, processors, datasets["test"], labels)
             if averaged is not None:
@@ -153,15 +143,102 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     if trainer.is_world_process_zero():
         for processor in processors.values():
             processor.save_pretrained(folder)
-        if report is not None:
-            plot_confusion_matrix(report, folder / "confusion_matrix.png", title=f"{recipe_name}, {stage.name}")
         write_model_card(folder, stage, model, metrics)
-        # last: it says that the stage is finished
-        (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    PartialState().wait_for_everyone()
+    _finish(folder, metrics, report)
     if training.push_to_hub:
         trainer.push_to_hub()
     return StageResult(stage.name, folder, metrics)
+
+
+def evaluate_stage(stage: StageArguments, recipe_name: str = "training") -> StageResult:
+    """
+    Evaluates the model at `model_name_or_path` on the test data of a stage, as it is, and writes `metrics.json` and
+    `confusion_matrix.png`.
+
+    Raises:
+        ValueError: if no model or no test data is named, or the model's labels aren't those of the data.
+    """
+    start, folder = stage.model.model_name_or_path, Path(stage.training.output_dir)
+    if start is None:
+        raise ValueError("`model_name_or_path` is missing: the model to evaluate.")
+    finished = _finished_result(stage)
+    if finished is not None:
+        return finished
+    samples, left_out = load_stage_samples(stage, progress=_shows_progress(stage), parts=("test",))
+    if "test" not in samples:
+        raise ValueError("`test_data` is missing: there is nothing to evaluate on.")
+    labels = samples["test"].labels
+    model_class = S2DForImageClassification if stage.name == "static" else S2DForVideoClassification
+    model = model_class.from_pretrained(start)
+    own_labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    if own_labels != tuple(labels):
+        raise ValueError(
+            f"{start} has the labels {', '.join(own_labels)}, and the test data {', '.join(labels)}: their order must "
+            "be the same."
+        )
+    processors = build_processors(model.config, load_landmark_encoder(stage.model))
+    processor = processors[stage_kind(stage)]
+    dataset = build_dataset(samples["test"], "test", stage, model.config, processor, _shows_progress(stage))
+    trainer = _build_trainer(_for_evaluation(stage), model, processors, {})
+    report = _predict(trainer, dataset, labels)
+    metrics = _describe_run(stage, recipe_name, samples, left_out) | {
+        "checkpoint": _short_name(start),
+        "test": report.to_dict(),
+        "chance": chance_scores(report),
+    }
+    _finish(folder, metrics, report)
+    return StageResult(stage.name, folder, metrics)
+
+
+def _finished_result(stage: StageArguments) -> StageResult | None:
+    """What an earlier run gave, if this one resumes it and there is nothing left to do."""
+    path = Path(stage.training.output_dir, METRICS_NAME)
+    if _resumes(stage.training.resume_from_checkpoint) and path.is_file():
+        _say(f"The {stage.name} stage is finished: {path.parent}")
+        return StageResult(stage.name, path.parent, json.loads(path.read_text(encoding="utf-8")))
+    _say(f"\nStage {stage.name}: {path.parent}")
+    # a run that is broken off must not look finished by the metrics of an earlier one
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _describe_run(
+    stage: StageArguments, recipe_name: str, samples: dict[str, LabelledSamples], left_out: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    data = stage.data
+    if data.benchmark is not None:
+        fold = {
+            "benchmark": data.benchmark,
+            "fold": data.fold,
+            "check_counts": data.check_counts,
+            "validate_on_test": data.validate_on_test,
+            "balanced_sampling": stage.training.balanced_sampling,
+        }
+        name = data.data_name or data.benchmark
+    else:
+        fold, name = {}, data.data_name or _short_name(data.train_data or data.test_data)
+    return fold | {
+        "stage": stage.name,
+        "recipe": recipe_name,
+        "data": name,
+        "seed": stage.training.seed,
+        "samples": {name: len(part) for name, part in samples.items()},
+        "left_out": {name: list(broken) for name, broken in left_out.items()},
+        "provenance": provenance(),
+    }
+
+
+def _finish(folder: Path, metrics: dict[str, Any], report: ClassificationReport | None) -> None:
+    """Writes what tells of a stage; its metrics last, which say that it is finished."""
+    if PartialState().is_main_process:
+        if report is not None:
+            title = f"{metrics['recipe']}, {metrics['stage']}"
+            plot_confusion_matrix(report, folder / "confusion_matrix.png", title=title)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    PartialState().wait_for_everyone()
 
 
 def chance_scores(report: ClassificationReport) -> dict[str, float]:
@@ -203,7 +280,7 @@ def _build_trainer(
     stage: StageArguments,
     model: PreTrainedModel,
     processors: dict[str, Any],
-    datasets: dict[str, ClipDataset],
+    datasets: dict[str, ClipDataset | CachedClips],
 ) -> S2DTrainer:
     processor = processors[stage_kind(stage)]
     if stage.training.do_eval and "validation" not in datasets:
@@ -219,25 +296,29 @@ def _build_trainer(
     )
 
 
-def _predict(trainer: S2DTrainer, dataset: ClipDataset, labels: tuple[str, ...]) -> ClassificationReport:
+def _predict(trainer: S2DTrainer, dataset: ClipDataset | CachedClips, labels: tuple[str, ...]) -> ClassificationReport:
     prediction = trainer.predict(dataset)
     logits = prediction.predictions
     return classification_report(logits[0] if isinstance(logits, tuple) else logits, prediction.label_ids, labels)
 
 
 def _predict_with_image_model(
-    stage: StageArguments, processors: dict[str, Any], dataset: ClipDataset, labels: tuple[str, ...]
+    stage: StageArguments, processors: dict[str, Any], dataset: ClipDataset | CachedClips, labels: tuple[str, ...]
 ) -> ClassificationReport | None:
     """The image model where the video model started, on the same videos; `None` if it isn't one of these labels."""
     model = S2DForVideoClassification.from_pretrained(stage.model.model_name_or_path)
     if model.config.temporal_adapters or list(model.config.id2label.values()) != list(labels):
         return None
-    arguments = copy.copy(stage)
-    arguments.training = copy.copy(stage.training)
-    arguments.training.anchor_distillation, arguments.training.ema_decay = False, None
-    arguments.training.eval_strategy, arguments.training.do_eval = "no", False
-    arguments.training.push_to_hub = False
-    return _predict(_build_trainer(arguments, model, processors, {}), dataset, labels)
+    return _predict(_build_trainer(_for_evaluation(stage), model, processors, {}), dataset, labels)
+
+
+def _for_evaluation(stage: StageArguments) -> StageArguments:
+    """The same arguments without what concerns the training alone."""
+    stage = copy.copy(stage)
+    stage.training = training = copy.copy(stage.training)
+    training.anchor_distillation, training.ema_decay, training.push_to_hub = False, None, False
+    training.eval_strategy, training.do_eval, training.load_best_model_at_end = "no", False, False
+    return stage
 
 
 def _find_checkpoint(given: str | None, folder: Path) -> str | None:
@@ -331,4 +412,4 @@ def _say(text: str) -> None:
     PartialState().print(text, flush=True)
 
 
-__all__ = ["StageResult", "chance_scores", "format_table", "run_recipe", "run_stage"]
+__all__ = ["StageResult", "chance_scores", "evaluate_stage", "format_table", "run_recipe", "run_stage"]

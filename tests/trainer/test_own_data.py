@@ -10,17 +10,12 @@ import torch
 from huggingface_hub import RepoUrl
 from safetensors.torch import load_file
 
-from s2d_hf import (
-    MobileFaceNetLandmarkEncoder,
-    S2DConfig,
-    S2DForImageClassification,
-    S2DForVideoClassification,
-    S2DImageProcessor,
-)
+from s2d_hf import MobileFaceNetLandmarkEncoder, S2DForVideoClassification, S2DImageProcessor
 from s2d_hf.trainer import read_recipe, run_recipe
 from s2d_hf.trainer.building import build_model, load_landmark_encoder, load_samples
-from tests.small_models import TINY
 from tests.videos import counting_frames, write_video
+
+from .small_image_model import write_image_model
 
 DEFAULT = Path(__file__).resolve().parents[2] / "training" / "recipes" / "synthetic.yaml"
 
@@ -28,17 +23,7 @@ DEFAULT = Path(__file__).resolve().parents[2] / "training" / "recipes" / "synthe
 @pytest.fixture(scope="module")
 def image_model(tmp_path_factory) -> Path:
     """An S2D image model of other labels, with its processor."""
-    folder = tmp_path_factory.mktemp("image_model")
-    torch.manual_seed(0)
-    encoder = MobileFaceNetLandmarkEncoder(width=0.125, input_size=32)
-    config = TINY | {
-        "temporal_adapters": False, "landmark_channels": encoder.num_channels, "landmark_size": encoder.feature_size,
-        "num_labels": 2, "initializer_range": 0.1,
-    }  # fmt: skip
-    S2DForImageClassification(S2DConfig(**config)).save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    S2DImageProcessor(landmark_encoder=encoder, size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
-    return folder
+    return write_image_model(tmp_path_factory.mktemp("image_model"))
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +157,23 @@ def test_all_parameters_train_without_freeze_backbone(image_model, videos, tmp_p
     )
     assert result.metrics["parameters"]["tunable"] == result.metrics["parameters"]["total"]
     assert S2DForVideoClassification.from_pretrained(tmp_path).config.num_frames == 4
+
+
+def test_cached_clips_train_the_same_model(image_model, videos, tmp_path):
+    """Without augmentation everything is cached; with it, the test clips are."""
+    still = ("--sampling", "even", "--rand_augment_ops", "0", "--crop_scale", "1", "1", "--flip_probability", "0")
+    cache = ("--cache_dir", str(tmp_path / "cache"))
+    results = []
+    for name, more in (("plain", still), ("cached", (*still, *cache)), ("reused", (*still, *cache))):
+        (result,) = run_recipe(
+            read_recipe(arguments(tmp_path / name, image_model, videos, "--max_steps", "4", *more), default=DEFAULT)
+        )
+        results.append((load_file(result.folder / "model.safetensors"), result.metrics["test"]))
+        assert len(list((tmp_path / "cache").glob("*"))) == (0 if name == "plain" else 2)
+    for weights, test in results[1:]:
+        assert test == results[0][1]
+        for name, tensor in results[0][0].items():
+            torch.testing.assert_close(weights[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
+    other = ("--cache_dir", str(tmp_path / "other"), "--max_steps", "1")
+    run_recipe(read_recipe(arguments(tmp_path / "augmented", image_model, videos, *other), default=DEFAULT))
+    assert len(list((tmp_path / "other").glob("*"))) == 1

@@ -101,4 +101,4 @@ def test_missing_recipe_is_named():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "training" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_that_come_along_are_valid(path):
-    assert read_recipe([str(path), "--use_cpu"], default=DEFAULT).stages
+    assert read_recipe([str(path), "--use_cpu", "--data_root", "somewhere"], default=DEFAULT).stages

@@ -1,0 +1,197 @@
+"""Miniatures of the benchmarks, in their layouts, through recipes and the benchmark script."""
+
+import copy
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2d_hf import S2DForImageClassification, S2DForVideoClassification
+from s2d_hf.data.benchmarks import BENCHMARKS, find_benchmark
+from s2d_hf.trainer import read_recipe, run_recipe
+from s2d_hf.trainer.benchmark_report import build_report, collect_results, format_report
+from tests.data.benchmarks import miniatures
+
+from .small_image_model import write_image_model
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITERS = {
+    "AffectNet-7": miniatures.write_affectnet,
+    "AffectNet-8": miniatures.write_affectnet,
+    "DFEW": miniatures.write_dfew,
+    "FERPlus": miniatures.write_ferplus,
+    "FERV39k": miniatures.write_ferv39k,
+    "MAFW": miniatures.write_mafw,
+    "RAF-DB": miniatures.write_raf_db,
+}
+# what a small model on a CPU needs to run otherwise than the recipes say
+SMALL = [
+    "--num_train_epochs", "1", "--use_cpu", "--fp16", "false", "--bf16", "false", "--dataloader_num_workers", "0",
+    "--check_counts", "false", "--report_to", "none", "--disable_tqdm", "true",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory) -> Path:
+    return write_image_model(tmp_path_factory.mktemp("image_model"))
+
+
+def recipe_of(name: str) -> Path:
+    stem = "affectnet" if name.startswith("AffectNet") else name.lower().replace("-", "")
+    return ROOT / "training" / "recipes" / f"{stem}.yaml"
+
+
+def run_script(monkeypatch, *argv: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *argv])
+    runpy.run_path(str(ROOT / "training" / "benchmark.py"), run_name="__main__")
+
+
+def test_every_benchmark_is_tested():
+    assert set(WRITERS) == set(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_one_epoch_of_the_recipe(name, image_model, tmp_path):
+    root = WRITERS[name](tmp_path / "data")
+    benchmark = find_benchmark(name)
+    arguments = ["--benchmark", name, "--data_root", str(root), "--output_dir", str(tmp_path / "out"), *SMALL]
+    arguments += ["--model_name_or_path", str(image_model)]
+    (result,) = run_recipe(read_recipe([str(recipe_of(name)), *arguments], default=""))
+    metrics = result.metrics
+    assert tuple(metrics["test"]["label_names"]) == benchmark.labels
+    expected = {split: len(benchmark.read(root, split, fold="1", check_counts=False)) for split in benchmark.splits}
+    if benchmark.kind == "video":
+        expected["validation"] = expected["test"]  # the authors choose the epoch on the test videos
+    assert metrics["samples"] == expected
+    model_class = S2DForVideoClassification if benchmark.kind == "video" else S2DForImageClassification
+    model = model_class.from_pretrained(result.folder)
+    assert tuple(model.config.id2label.values()) == benchmark.labels
+    recipe = read_recipe([str(recipe_of(name)), *arguments], default="").stages[0]
+    if benchmark.kind == "video":
+        assert (recipe.data.num_windows, recipe.data.num_crops, model.config.num_frames) == (2, 2, 16)
+        assert model.config.temporal_adapters and metrics["parameters"]["tunable"] < metrics["parameters"]["total"]
+        assert recipe.training.anchor_distillation == (name == "FERV39k")
+    else:
+        assert metrics["parameters"]["tunable"] == metrics["parameters"]["total"]
+        assert recipe.training.layer_decay == 0.65
+
+
+def test_five_folds_and_their_report(image_model, tmp_path, monkeypatch, capsys):
+    root = miniatures.write_dfew(tmp_path / "data")
+    out = tmp_path / "out"
+    common = ["dfew", "--data_root", str(root), "--output_dir", str(out), "--model_name_or_path", str(image_model)]
+    common += ["--variants", "plain", "oversampling", *SMALL]
+    run_script(monkeypatch, *common, "--folds", "2", "4")  # as one job of several
+    assert "mean of 2 of 5 folds" in (out / "report.md").read_text()
+    first = (out / "plain" / "fold-2" / "model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    run_script(monkeypatch, *common)
+    assert capsys.readouterr().out.count("is finished") == 4
+    assert (out / "plain" / "fold-2" / "model.safetensors").stat().st_mtime_ns == first
+
+    report = json.loads((out / "report.json").read_text())
+    for variant, authors_mean in (("plain", (61.82, 76.03)), ("oversampling", (65.45, 74.81))):
+        content = report["variants"][variant]
+        assert list(content["folds"]) == ["1", "2", "3", "4", "5"]
+        scores = []
+        for fold in content["folds"]:
+            metrics = json.loads((out / variant / f"fold-{fold}" / "metrics.json").read_text())
+            assert metrics["fold"] == fold and metrics["balanced_sampling"] == (variant == "oversampling")
+            confusion = torch.tensor(metrics["test"]["confusion_matrix"]).double()
+            uar = (confusion.diagonal() / confusion.sum(dim=1)).mean() * 100
+            war = confusion.trace() / confusion.sum() * 100
+            assert content["folds"][fold]["uar"] == pytest.approx(float(uar))
+            assert content["folds"][fold]["war"] == pytest.approx(float(war))
+            scores.append((float(uar), float(war)))
+            assert (out / variant / f"fold-{fold}" / "confusion_matrix.png").is_file()
+        means = torch.tensor(scores).mean(dim=0).tolist()
+        assert [content["mean"]["uar"], content["mean"]["war"]] == pytest.approx(means, abs=1e-4)
+        authors = content["reported_by_the_authors"]["mean"]
+        assert (authors["uar"], authors["war"]) == authors_mean
+    text = (out / "report.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| **mean** |"))
+    content = report["variants"]["plain"]
+    assert row == f"| **mean** | {content['mean']['uar']:.2f} | {content['mean']['war']:.2f} | 61.82 | 76.03 | 35 |"
+    assert "- folds 1, 2, 3, 4, 5: recipe dfew, 1 epochs, seed 0" in text and str(tmp_path) not in text
+    assert "sizes were not checked" in text
+
+
+def test_evaluate_only_reproduces_the_trained_models_scores(image_model, tmp_path, monkeypatch):
+    root = miniatures.write_dfew(tmp_path / "data")
+    common = ["DFEW", "--data_root", str(root), "--folds", "1", "3"]
+    trained, evaluated = tmp_path / "trained", tmp_path / "evaluated"
+    run_script(monkeypatch, *common, "--output_dir", str(trained), "--model_name_or_path", str(image_model), *SMALL)
+    checkpoints = str(trained / "plain" / "fold-{fold}")
+    run_script(monkeypatch, *common, "--output_dir", str(evaluated), "--evaluate_only", checkpoints, *SMALL)
+    for fold in ("1", "3"):
+        first, second = (
+            json.loads((f / "plain" / f"fold-{fold}" / "metrics.json").read_text()) for f in (trained, evaluated)
+        )
+        assert second["test"] == first["test"] and second["checkpoint"] == f"plain/fold-{fold}"
+        assert not (evaluated / "plain" / f"fold-{fold}" / "model.safetensors").exists()
+    assert "evaluation of `plain/fold-1`" in (evaluated / "report.md").read_text()
+
+
+def test_mistakes_are_named(image_model, tmp_path, monkeypatch):
+    root = miniatures.write_dfew(tmp_path / "data", folds=("1",))
+    with pytest.raises(SystemExit, match="Unknown benchmark 'CK'"):
+        run_script(monkeypatch, "CK", "--data_root", str(root))
+    with pytest.raises(SystemExit, match="DFEW has the folds 1, 2, 3, 4, 5, and no 7"):
+        run_script(monkeypatch, "DFEW", "--data_root", str(root), "--folds", "7")
+    out = ["--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=r"expected 9,356 .*samples, found 14"):
+        run_script(monkeypatch, "DFEW", "--data_root", str(root), *out, "--model_name_or_path", str(image_model))
+    with pytest.raises(ValueError, match=r"has the labels LABEL_0, LABEL_1, and the test data happy"):
+        run_script(
+            monkeypatch, "DFEW", "--data_root", str(root), *out, "--folds", "1", "--evaluate_only", str(image_model),
+            *SMALL,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="RAF-DB has images, and the dynamic stage needs videos"):
+        run_script(
+            monkeypatch, "RAF-DB", "--data_root", str(root), *out, "--recipe", str(recipe_of("DFEW")),
+            "--model_name_or_path", str(image_model), *SMALL,
+        )  # fmt: skip
+
+
+def fake_metrics(benchmark: str, fold: str, uar: float) -> dict:
+    return {
+        "benchmark": benchmark, "fold": fold, "recipe": "dfew", "seed": 3, "train": {"epoch": 100.0},
+        "check_counts": True, "validate_on_test": True, "samples": {"test": 2341},
+        "left_out": {"test": ["00012"]} if fold == "2" else {},
+        "test": {"uar": uar, "war": uar + 0.1, "recall": {"happy": uar, "fear": None}},
+        "provenance": {
+            "date": "2026-01-02", "s2d_hf": "0.1.0", "torch": "2.11", "transformers": "5.17", "hardware": "a GPU",
+            "processes": 2, "commit": "abc123",
+        },
+    }  # fmt: skip
+
+
+def test_report_says_what_is_missing(tmp_path):
+    dfew = find_benchmark("DFEW")
+    results = {"plain": {fold: fake_metrics("DFEW", fold, 0.6) for fold in ("1", "2")}}
+    text = format_report(build_report(dfew, results))
+    assert "| 1 | 60.00 | 70.00 | 61.56 | 76.16 | 2,341 |" in text
+    assert "| mean of 2 of 5 folds | 60.00 | 70.00 |  |  | 4,682 |" in text
+    assert "**1 files could not be read" in text and "sizes were not checked" not in text
+    assert "chosen on the test samples" in text
+    assert "- folds 1, 2: recipe dfew, 100 epochs, seed 3, on a GPU, 2 processes, 2026-01-02" in text
+    assert text.count("commit abc123") == 1
+    assert "No fold is finished" in format_report(build_report(dfew, {}))
+    raf = find_benchmark("RAF-DB")  # the authors' numbers for it aren't known here
+    text = format_report(build_report(raf, {"plain": {"1": fake_metrics("RAF-DB", "1", 0.9)}}))
+    assert "authors' UAR" not in text and "| 1 | 90.00 | 100.00 | 2,341 |" in text and "mean" not in text
+
+
+def test_results_of_another_fold_are_refused(tmp_path):
+    path = tmp_path / "plain" / "fold-2" / "metrics.json"
+    path.parent.mkdir(parents=True)
+    metrics = fake_metrics("DFEW", "2", 0.5)
+    path.write_text(json.dumps(metrics))
+    assert collect_results(tmp_path, find_benchmark("DFEW")) == {"plain": {"2": metrics}}
+    wrong = copy.deepcopy(metrics) | {"fold": "3"}
+    path.write_text(json.dumps(wrong))
+    with pytest.raises(ValueError, match=r"fold-2.metrics\.json is of DFEW, fold 3"):
+        collect_results(tmp_path, find_benchmark("DFEW"))
