@@ -207,7 +207,7 @@ def test_end_to_end_scores_follow_from_the_weights_alone(golden, converted):
 
 
 def test_label_names():
-    assert [len(labels) for labels in LABELS.values()] == [7, 7, 11, 7]
+    assert [len(labels) for labels in LABELS.values()] == [7, 7, 11, 7, 8, 7, 8]
     assert find_labels("dfew")[3] == "angry" and find_labels("FERV39K")[6] == "surprise"
     with pytest.raises(ValueError, match="DFEW, FERV39k, MAFW, AffectNet-7"):
         find_labels("imagenet")
