@@ -1,5 +1,7 @@
 """The expressions of the benchmarks, in the order in which their models are trained."""
 
+from collections.abc import Iterable
+
 LABELS: dict[str, tuple[str, ...]] = {
     "DFEW": ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),
     "FERV39k": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
@@ -17,6 +19,12 @@ LABELS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+def match_name(name: str, known: Iterable[str]) -> str | None:
+    """The one of some names that is meant, in any case and with or without its hyphen; `None` if there is none."""
+    wanted = name.lower().replace("-", "")
+    return next((other for other in known if other.lower().replace("-", "") == wanted), None)
+
+
 def find_labels(dataset: str) -> tuple[str, ...]:
     """
     The labels of a benchmark by its name, in any case and with or without its hyphen.
@@ -24,8 +32,7 @@ def find_labels(dataset: str) -> tuple[str, ...]:
     Raises:
         ValueError: if there is no such benchmark.
     """
-    wanted = dataset.lower().replace("-", "")
-    for name, labels in LABELS.items():
-        if name.lower().replace("-", "") == wanted:
-            return labels
-    raise ValueError(f"Unknown data set {dataset!r}; the labels of {', '.join(LABELS)} are known.")
+    name = match_name(dataset, LABELS)
+    if name is None:
+        raise ValueError(f"Unknown data set {dataset!r}; the labels of {', '.join(LABELS)} are known.")
+    return LABELS[name]

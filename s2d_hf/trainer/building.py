@@ -254,8 +254,8 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
             overrides.setdefault("temporal_adapters", True)
         with _no_load_report():
             model = model_class.from_pretrained(start, **names, **overrides, **attention, ignore_mismatched_sizes=True)
-        old_labels = [start_config.id2label[i] for i in sorted(start_config.id2label)]
-        if old_labels != list(labels):
+        old_labels = label_names(start_config)
+        if old_labels != tuple(labels):
             logger.warning(f"The classifier is new: {start} was trained for {', '.join(old_labels)}.")
             # transformers' own initialisation passes over weights that were loaded
             nn.init.trunc_normal_(model.classifier.weight, std=model.config.initializer_range)
@@ -266,8 +266,15 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     return model
 
 
+def label_names(config: S2DConfig) -> tuple[str, ...]:
+    """A model's labels in the order of their indices."""
+    return tuple(config.id2label[i] for i in sorted(config.id2label))
+
+
 def build_processors(config: S2DConfig, encoder: LandmarkEncoder | None) -> dict[str, Any]:
-    """The processors for a model's `"image"`s and `"video"`s."""
+    """The processors for a model's `"image"`s and `"video"`s; without the encoder where the model has no prompters."""
+    if config.prompt_type == "none":
+        encoder = None
     size = config.image_size
     options = {
         "landmark_encoder": encoder,
@@ -308,6 +315,7 @@ __all__ = [
     "build_dataset",
     "build_model",
     "build_processors",
+    "label_names",
     "load_landmark_encoder",
     "load_samples",
     "load_stage_samples",

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from .building import label_names
 from .recipes import StageArguments
 
 _TASKS = {
@@ -91,7 +92,7 @@ def _sections(name: str, stage: StageArguments, model: PreTrainedModel, metrics:
         "```python\nfrom transformers import pipeline\n\n"
         f'classifier = pipeline("{task}", model="path/to/this/model", trust_remote_code=True)\n'
         f"{_USAGE[stage.name]}\n```",
-        f"Labels: {', '.join(model.config.id2label.values())}.",
+        f"Labels: {', '.join(label_names(model.config))}.",
         "## Data",
         f"Trained on {metrics['samples']['train']:,} {kind} of {metrics['data']}. Where they come from, under which "
         "licence, who labelled them and whom they show: to be written.",

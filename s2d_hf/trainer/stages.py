@@ -22,6 +22,7 @@ from .building import (
     build_dataset,
     build_model,
     build_processors,
+    label_names,
     load_landmark_encoder,
     load_stage_samples,
     stage_kind,
@@ -113,8 +114,6 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     labels = samples["train"].labels
     encoder = load_landmark_encoder(stage.model)
     model = build_model(stage, labels, encoder)
-    if model.config.prompt_type == "none":
-        encoder = None
     processors = build_processors(model.config, encoder)
     progress, processor = _shows_progress(stage), processors[stage_kind(stage)]
     datasets = {
@@ -170,7 +169,7 @@ def evaluate_stage(stage: StageArguments, recipe_name: str = "training") -> Stag
     labels = samples["test"].labels
     model_class = S2DForImageClassification if stage.name == "static" else S2DForVideoClassification
     model = model_class.from_pretrained(start)
-    own_labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    own_labels = label_names(model.config)
     if own_labels != tuple(labels):
         raise ValueError(
             f"{start} has the labels {', '.join(own_labels)}, and the test data {', '.join(labels)}: their order must "
@@ -192,11 +191,20 @@ def evaluate_stage(stage: StageArguments, recipe_name: str = "training") -> Stag
 
 def _finished_result(stage: StageArguments) -> StageResult | None:
     """What an earlier run gave, if this one resumes it and there is nothing left to do."""
+    folder = Path(stage.training.output_dir)
+    metrics = _finished_metrics(stage)
+    if metrics is None:
+        _say(f"\nStage {stage.name}: {folder}")
+        return None
+    _say(f"The {stage.name} stage is finished: {folder}")
+    return StageResult(stage.name, folder, metrics)
+
+
+def _finished_metrics(stage: StageArguments) -> dict[str, Any] | None:
+    """The metrics of a finished stage that this run resumes; where there is something to do, old ones are deleted."""
     path = Path(stage.training.output_dir, METRICS_NAME)
     if _resumes(stage.training.resume_from_checkpoint) and path.is_file():
-        _say(f"The {stage.name} stage is finished: {path.parent}")
-        return StageResult(stage.name, path.parent, json.loads(path.read_text(encoding="utf-8")))
-    _say(f"\nStage {stage.name}: {path.parent}")
+        return json.loads(path.read_text(encoding="utf-8"))
     # a run that is broken off must not look finished by the metrics of an earlier one
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
@@ -230,7 +238,7 @@ def _describe_run(
     }
 
 
-def _finish(folder: Path, metrics: dict[str, Any], report: ClassificationReport | None) -> None:
+def _finish(folder: Path, metrics: dict[str, Any], report: ClassificationReport | None = None) -> None:
     """Writes what tells of a stage; its metrics last, which say that it is finished."""
     if PartialState().is_main_process:
         if report is not None:
@@ -292,7 +300,7 @@ def _build_trainer(
         eval_dataset=datasets.get("validation"),
         processing_class=processor,
         data_collator=ClipCollator(processor),
-        compute_metrics=compute_metrics_fn(list(model.config.id2label.values())),
+        compute_metrics=compute_metrics_fn(label_names(model.config)),
     )
 
 
@@ -307,7 +315,7 @@ def _predict_with_image_model(
 ) -> ClassificationReport | None:
     """The image model where the video model started, on the same videos; `None` if it isn't one of these labels."""
     model = S2DForVideoClassification.from_pretrained(stage.model.model_name_or_path)
-    if model.config.temporal_adapters or list(model.config.id2label.values()) != list(labels):
+    if model.config.temporal_adapters or label_names(model.config) != tuple(labels):
         return None
     return _predict(_build_trainer(_for_evaluation(stage), model, processors, {}), dataset, labels)
 
@@ -378,7 +386,7 @@ def _write_synthetic_data(root: Path, arguments: dict[str, Any], progress: bool)
 def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
     """Trains a landmark encoder on the known points of the stills; returns the folder of a processor with it."""
     folder = Path(stage.training.output_dir)
-    if _resumes(stage.training.resume_from_checkpoint) and (folder / METRICS_NAME).is_file():
+    if _finished_metrics(stage) is not None:
         _say(f"The landmark encoder is trained: {folder}")
         return folder
     _say(f"\nLandmark encoder: {folder}")
@@ -395,8 +403,7 @@ def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
     _say(f"Mean error of the 68 points: {100 * metrics['nme']:.1f} % of the distance between the outer eye corners.")
     if PartialState().is_main_process:
         S2DImageProcessor(landmark_encoder=encoder).save_pretrained(folder)
-        (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    PartialState().wait_for_everyone()
+    _finish(folder, metrics)
     return folder
 
 

@@ -18,15 +18,6 @@ from tests.data.benchmarks import miniatures
 from .small_image_model import write_image_model
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITERS = {
-    "AffectNet-7": miniatures.write_affectnet,
-    "AffectNet-8": miniatures.write_affectnet,
-    "DFEW": miniatures.write_dfew,
-    "FERPlus": miniatures.write_ferplus,
-    "FERV39k": miniatures.write_ferv39k,
-    "MAFW": miniatures.write_mafw,
-    "RAF-DB": miniatures.write_raf_db,
-}
 # what a small model on a CPU needs to run otherwise than the recipes say
 SMALL = [
     "--num_train_epochs", "1", "--use_cpu", "--fp16", "false", "--bf16", "false", "--dataloader_num_workers", "0",
@@ -50,12 +41,12 @@ def run_script(monkeypatch, *argv: str) -> None:
 
 
 def test_every_benchmark_is_tested():
-    assert set(WRITERS) == set(BENCHMARKS)
+    assert set(miniatures.WRITERS) == set(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", sorted(WRITERS))
+@pytest.mark.parametrize("name", sorted(miniatures.WRITERS))
 def test_one_epoch_of_the_recipe(name, image_model, tmp_path):
-    root = WRITERS[name](tmp_path / "data")
+    root = miniatures.WRITERS[name](tmp_path / "data")
     benchmark = find_benchmark(name)
     arguments = ["--benchmark", name, "--data_root", str(root), "--output_dir", str(tmp_path / "out"), *SMALL]
     arguments += ["--model_name_or_path", str(image_model)]

@@ -134,6 +134,23 @@ def test_a_finished_run_is_not_trained_again_when_resumed(run, tmp_path, capsys)
         torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("broken", ["landmarks", "static"])
+def test_a_stage_that_breaks_off_does_not_look_finished(broken, run, tmp_path, monkeypatch):
+    folder, _ = run
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("power cut")
+
+    name = "train_landmark_encoder" if broken == "landmarks" else "load_stage_samples"
+    monkeypatch.setattr(f"s2d_hf.trainer.stages.{name}", fail)
+    arguments = ["--output_dir", str(again), *SMALL, "--max_steps", "1", "--disable_tqdm", "true"]
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_recipe(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
+    assert not (again / broken / "metrics.json").exists()
+
+
 def test_other_synthetic_data_are_not_taken_for_these(run):
     folder, _ = run
     arguments = ["--output_dir", str(folder), *SMALL, "--seed", "2"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ...labels import LABELS
+from ...labels import LABELS, match_name
 from ..sources import LabelledSamples, Sample
 from .layout import find_missing
 
@@ -213,11 +213,10 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         ValueError: if there is no such benchmark.
     """
-    wanted = name.lower().replace("-", "")
-    for known, benchmark in BENCHMARKS.items():
-        if known.lower().replace("-", "") == wanted:
-            return benchmark
-    raise ValueError(f"Unknown benchmark {name!r}; {', '.join(BENCHMARKS)} are known.")
+    known = match_name(name, BENCHMARKS)
+    if known is None:
+        raise ValueError(f"Unknown benchmark {name!r}; {', '.join(BENCHMARKS)} are known.")
+    return BENCHMARKS[known]
 
 
 __all__ = [
