@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from . import __version__
 from .conversion import convert_checkpoint
 from .labels import LABELS, find_labels
+from .prediction_command import add_predict_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"s2d-hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_predict_parser(commands)
     _add_convert(commands)
     return parser
 
@@ -75,14 +77,16 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 1 after an error that the user can mend."""
+    """Runs the command; returns its exit code: 0, 1 after an error that the user can mend, or the command's own."""
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
-    except (OSError, ValueError) as error:
+        return arguments.run(arguments) or 0
+    except (ImportError, OSError, ValueError) as error:
         print(f"s2d-hf: error: {error}", file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:
+        print("s2d-hf: interrupted.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -333,10 +333,46 @@ def _decode_video(
             f"{source} is truncated: {len(unique)} frames up to frame {unique[-1]} were asked for, and only "
             f"{len(video)} could be decoded by {backend}."
         )
-    frames = torch.from_numpy(np.asarray(video)).permute(0, 3, 1, 2)
+    frames = torch.from_numpy(np.asarray(video))
+    if backend == "pyav":  # decord turns them itself
+        frames = torch.from_numpy(turn_upright(frames.numpy(), _find_display_matrix(source)))
+    frames = frames.permute(0, 3, 1, 2)
     metadata.update({"frames_indices": chosen[0], "height": frames.shape[2], "width": frames.shape[3]})
     _warn_if_cut_off(source, metadata)
     return [frames[int(index)] for index in position], metadata
+
+
+def display_matrix(frame: "av.VideoFrame") -> np.ndarray | None:
+    """
+    How a decoded frame is to be turned for display, as its container says: `(2, 2)` with entries -1, 0 and 1, from
+    (x, y) in the frame to (x, y) on the screen. `None` for a frame that is upright, or turned by other than right
+    angles.
+    """
+    data = next((bytes(item) for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
+    if data is None:
+        return None
+    (a, b, _), (c, d, _) = np.frombuffer(data, np.int32).reshape(3, 3)[:2].tolist()
+    matrix = np.array([[np.sign(a), np.sign(c)], [np.sign(b), np.sign(d)]])
+    is_right_angled = (np.abs(matrix).sum(axis=0) == 1).all() and (np.abs(matrix).sum(axis=1) == 1).all()
+    return matrix if is_right_angled and (matrix != np.eye(2)).any() else None
+
+
+def turn_upright(frames: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Frames `(..., height, width, channels)`, turned and mirrored by a [`display_matrix`]."""
+    if matrix is None:
+        return frames
+    if matrix[0, 0] == 0:
+        frames = frames.swapaxes(-3, -2)
+    if matrix[0].sum() < 0:
+        frames = frames[..., ::-1, :]
+    if matrix[1].sum() < 0:
+        frames = frames[..., ::-1, :, :]
+    return np.ascontiguousarray(frames)
+
+
+def _find_display_matrix(source: str) -> np.ndarray | None:
+    with av.open(source) as container:
+        return next((display_matrix(frame) for frame in container.decode(video=0)), None)
 
 
 def _warn_if_cut_off(source: str, metadata: VideoMetadata) -> None:
@@ -368,6 +404,7 @@ def _shorten(text: str) -> str:
 
 
 __all__ = [
+    "display_matrix",
     "list_frame_files",
     "natural_order",
     "read_image",
@@ -375,4 +412,5 @@ __all__ = [
     "sample_frame_indices",
     "scale_to_eight_bit",
     "to_rgb",
+    "turn_upright",
 ]

@@ -138,6 +138,20 @@ class LandmarkProcessorMixin:
             data["landmarks"] = output.landmarks.reshape(*leading, *output.landmarks.shape[1:])
         return BatchFeature(data)
 
+    def normalise_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """
+        uint8 frames `(..., 3, height, width)` to the `pixel_values` of that shape that models and encoders take, on
+        the frames' device, with the processor's own scale, mean and standard deviation.
+        """
+        return self.rescale_and_normalize(
+            frames,
+            do_rescale=True,
+            rescale_factor=self.rescale_factor,
+            do_normalize=True,
+            image_mean=tuple(self.image_mean),
+            image_std=tuple(self.image_std),
+        )
+
     def _with_landmarks(
         self, pixel_values: list[torch.Tensor], do_landmarks: bool | None, return_landmarks: bool | None
     ) -> dict[str, list[torch.Tensor]]:

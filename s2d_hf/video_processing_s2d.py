@@ -14,6 +14,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
+from .face_cropping_s2d import FaceCropperMixin
 from .frames_s2d import IMAGE_SUFFIXES, read_image, read_video, sample_frame_indices, scale_to_eight_bit, to_rgb
 from .landmark_processing_s2d import LandmarkProcessorMixin
 
@@ -24,6 +25,14 @@ class S2DVideoProcessorKwargs(VideosKwargs, total=False):
         Whether to compute `landmark_features`.
     return_landmarks (`bool`, *optional*, defaults to `False`):
         Whether to return the 68 points as `landmarks`.
+    do_crop_faces (`bool`, *optional*, defaults to `False`):
+        Whether to find and crop the main face: the largest and longest seen.
+    do_align_faces (`bool`, *optional*):
+        Whether to turn the crop so that the eyes are level; by default where there is a landmark encoder to find them.
+    face_margin (`float`, *optional*, defaults to 0.1):
+        By how much the crop's edge is longer than the longer edge of the face's box, as a part of it.
+    return_face_boxes (`bool`, *optional*, defaults to `False`):
+        Whether to return the squares that were cropped as `face_boxes`.
     frame_stride (`int`, *optional*):
         Sample a window of frames that are this far apart, in the middle of the video, and not evenly over all of it.
     video_backend (`str`, *optional*, defaults to `"decord"`):
@@ -32,19 +41,27 @@ class S2DVideoProcessorKwargs(VideosKwargs, total=False):
 
     do_landmarks: bool | None
     return_landmarks: bool | None
+    do_crop_faces: bool | None
+    do_align_faces: bool | None
+    face_margin: float | None
+    return_face_boxes: bool | None
     frame_stride: int | None
     video_backend: str | None
 
 
-class S2DVideoProcessor(LandmarkProcessorMixin, BaseVideoProcessor):
+class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProcessor):
     r"""
     Makes of videos of faces what the S2D video model takes.
 
     Args:
         landmark_encoder ([`LandmarkEncoder`], *optional*): Computes the landmark features; `from_pretrained` loads it
             with the processor.
+        face_detector (`str`, *optional*, defaults to `"retinaface"`): The detector of face-alignment that
+            `do_crop_faces` uses; see [`FaceDetector`].
+        face_detector_weights (`str`, *optional*): Path of its weights; not saved.
         kwargs: The settings of transformers' video processors (`num_frames`, `size`, `crop_size`, `fps`, `device`,
-            ...), `do_landmarks`, `return_landmarks`, `frame_stride` and `video_backend`.
+            ...), `do_landmarks`, `return_landmarks`, `frame_stride`, `video_backend`, `do_crop_faces`,
+            `do_align_faces`, `face_margin` and `return_face_boxes`.
 
     A video is a file, a URL, a folder of frames, a list of frames (PIL images, arrays, tensors or paths of images), or
     an array `(frames, height, width, channels)` or `(frames, channels, height, width)`. A list of these, or an array
@@ -56,15 +73,21 @@ class S2DVideoProcessor(LandmarkProcessorMixin, BaseVideoProcessor):
     its shorter edge, cropped to the middle 224x224, scaled to [0, 1] and normalised with ImageNet's mean and standard
     deviation, and the landmark features are computed from the result. Frames of one video may differ in size.
 
+    The video must show one face, cropped as the benchmarks crop it; of any other, `do_crop_faces=True` finds the
+    faces, follows them over the chosen frames and crops the main one, upright, to 224x224 (see [`FaceCropperMixin`]).
+    Where several people, cuts or more than some seconds matter, use [`S2DTimeline`].
+
     Returns, with `return_tensors="pt"`:
         `pixel_values` `(batch_size, num_frames, 3, 224, 224)`, `landmark_features` `(batch_size, num_frames, 128, 14,
         14)` and, with `return_landmarks=True`, `landmarks` `(batch_size, num_frames, 68, 2)`: (x, y) as fractions of
-        the cropped frame. With `return_metadata=True` also `video_metadata`, with the chosen `frames_indices`.
+        the cropped frame; with `return_face_boxes=True`, `face_boxes` `(batch_size, num_frames, 4)`: x1, y1, x2, y2
+        in pixels of the upright frames. With `return_metadata=True` also `video_metadata`, with the chosen
+        `frames_indices`.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
-        ValueError: if a video is empty, truncated or none, a folder has no images, or pixels are NaN or out of range;
-            the message names the video.
+        ValueError: if a video is empty, truncated or none, a folder has no images, pixels are NaN or out of range, or
+            there is no face to crop; the message names the video.
         TypeError: if an input is none of the above.
 
     Example:
@@ -87,7 +110,18 @@ class S2DVideoProcessor(LandmarkProcessorMixin, BaseVideoProcessor):
         do_rescale = kwargs.get("do_rescale", self.do_rescale)
         input_data_format = kwargs.get("input_data_format", getattr(self, "input_data_format", None))
         read = partial(_read_any_video, backend=backend, input_data_format=input_data_format)
-        return super().preprocess(_PendingVideos(videos, read, bool(do_rescale)), **kwargs)
+        crop = self._face_cropper(kwargs) if kwargs.get("do_crop_faces", self.do_crop_faces) else None
+        pending = _PendingVideos(videos, read, bool(do_rescale), crop)
+        output = super().preprocess(pending, **kwargs)
+        if crop is not None and kwargs.get("return_face_boxes", self.return_face_boxes):
+            output["face_boxes"] = [torch.from_numpy(boxes).float() for boxes in pending.boxes]
+            output = BatchFeature(output, tensor_type=kwargs.get("return_tensors"))
+        return output
+
+    def _face_cropper(self, kwargs: dict[str, Any]) -> Callable:
+        options = {name: kwargs.get(name) for name in ("face_margin", "do_align_faces", "size")}
+        options["device"] = kwargs.get("device", getattr(self, "device", None))
+        return partial(self.crop_faces, **options)
 
     def sample_frames(
         self,
@@ -136,6 +170,9 @@ class S2DVideoProcessor(LandmarkProcessorMixin, BaseVideoProcessor):
             name = str(source) if isinstance(source, (str, Path)) else f"videos[{i}]"
             try:
                 frames, metadata = videos.read(source, choose=_chooser(do_sample_frames, sample_indices_fn, known))
+                if videos.crop is not None:
+                    frames, boxes = videos.crop(frames, _frame_times(metadata))
+                    videos.boxes.append(boxes)
                 all_frames.append(scale_to_eight_bit(frames) if videos.do_rescale else frames)
             except FileNotFoundError:
                 raise
@@ -178,10 +215,17 @@ class S2DVideoProcessor(LandmarkProcessorMixin, BaseVideoProcessor):
 class _PendingVideos:
     """Videos on their way through the base class, with how they are to be read."""
 
-    def __init__(self, videos: Any, read: Callable, do_rescale: bool):
+    def __init__(self, videos: Any, read: Callable, do_rescale: bool, crop: Callable | None = None):
         self.videos = videos
         self.read = read
         self.do_rescale = do_rescale
+        self.crop = crop
+        self.boxes: list[np.ndarray] = []
+
+
+def _frame_times(metadata: VideoMetadata) -> np.ndarray:
+    """Times of the chosen frames in seconds; frames and folders are taken to have 25 a second."""
+    return np.asarray(metadata.frames_indices) / (metadata.fps or 25.0)
 
 
 def _chooser(

@@ -271,18 +271,6 @@ def describe_content(dataset: ClipDataset, processor: Any, dtype: str, device: s
     }
 
 
-def normalise_frames(frames: torch.Tensor, processor: Any) -> torch.Tensor:
-    """uint8 `frames` `(..., 3, height, width)` to the `pixel_values` of that shape that models and encoders take."""
-    return processor.rescale_and_normalize(
-        frames,
-        do_rescale=True,
-        rescale_factor=processor.rescale_factor,
-        do_normalize=True,
-        image_mean=tuple(processor.image_mean),
-        image_std=tuple(processor.image_std),
-    )
-
-
 def _describe_landmarks(processor: Any, dtype: str, device: torch.device) -> dict[str, Any] | None:
     encoder = getattr(processor, "landmark_encoder", None)
     if encoder is None:
@@ -381,7 +369,7 @@ def _compute_rows(
         if not has_encoder:
             yield from ({"frames": clip} for clip in frames)
             continue
-        pixels = normalise_frames(frames.to(device).flatten(0, -4), processor)
+        pixels = processor.normalise_frames(frames.to(device).flatten(0, -4))
         features = processor.compute_landmarks(pixels)["landmark_features"].to("cpu", dtype)
         features = features.unflatten(0, frames.shape[:-3])
         for name, clip, part in zip(batch["name"], frames, features, strict=True):
@@ -448,4 +436,4 @@ def _wait_for_main_process() -> str:
     return message[1]
 
 
-__all__ = ["CachedClips", "cache_clips", "describe_content", "normalise_frames"]
+__all__ = ["CachedClips", "cache_clips", "describe_content"]

@@ -17,7 +17,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from ..data import RandomErasing, mixup_cutmix
-from ..data.cache import normalise_frames
 from ..losses import EmotionAnchors
 from ..modeling_s2d import S2DClassifierOutput, classification_loss
 from .arguments import S2DTrainingArguments
@@ -192,7 +191,7 @@ class S2DTrainer(Trainer):
 
     def prepare_pixels(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 `frames` to the float `pixel_values` of the same shape that the model takes."""
-        return normalise_frames(frames, self.processing_class)
+        return self.processing_class.normalise_frames(frames)
 
     def model_inputs(
         self, pixel_values: torch.Tensor, landmark_features: torch.Tensor | None = None

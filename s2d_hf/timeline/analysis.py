@@ -1,0 +1,433 @@
+"""From a long raw video to the expressions of its faces over time, in constant memory."""
+
+import os
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+
+from ..face_cropping_s2d import crop_square
+from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
+from ..modeling_s2d import S2DForVideoClassification
+from ..video_processing_s2d import S2DVideoProcessor
+from .results import FaceTimeline, VideoTimeline, find_segments
+from .streaming import VideoStream, open_stream
+
+MAX_THUMBNAILS = 64
+THUMBNAIL_SIZE = 96
+
+
+@dataclass
+class WindowScores:
+    """
+    The scores of one window of one track, as soon as they are known.
+
+    Args:
+        track (`int`): As in [`FaceTimeline`].
+        start (`float`), end (`float`): Times of the window's first and last frame, in seconds.
+        scores (`np.ndarray` of shape `(num_labels,)`): Probabilities.
+    """
+
+    track: int
+    start: float
+    end: float
+    scores: np.ndarray
+
+    @property
+    def time(self) -> float:
+        """Middle of the window, in seconds."""
+        return (self.start + self.end) / 2
+
+
+class S2DTimeline:
+    """
+    Finds the faces of raw videos, follows them and gives their expressions over time.
+
+    The video is read once, at an even frame rate; faces are found on every `detect_every`-th of these frames, followed
+    (see [`FaceFollower`]), cropped as the benchmarks' clips are, and classified in overlapping windows of the model's
+    16 frames. Memory doesn't grow with the video's length, except for the scores and boxes themselves.
+
+    Args:
+        model ([`S2DForVideoClassification`]): A video model, or an image model, which it averages over the frames.
+        processor ([`S2DVideoProcessor`]): The model's; its face detector, margin and alignment are used.
+        fps (`float`): Frames a second that are looked at. At 8, the model's 16 frames cover two seconds, about as
+            much as those of a DFEW clip.
+        window_stride (`int`): Frames from the start of one window to that of the next.
+        batch_size (`int`, *optional*): Windows that go through the model at a time, over all tracks; by default 8 on a
+            GPU and 1 elsewhere. A camera's windows don't wait for each other.
+        detect_every (`int`): Frames from one detection to the next.
+        max_gap (`float`): Seconds for which a face may go unnoticed within a track.
+        min_duration (`float`): Shorter tracks are dropped, in seconds.
+        switch_cost (`float`): How reluctantly the segments' label changes; see [`smooth_labels`].
+
+    Raises:
+        ValueError: if an argument is out of range, or the model needs landmark features and the processor has no
+            landmark encoder.
+
+    Example:
+    ```python
+    analyse = S2DTimeline.from_pretrained("path/to/model", device="cuda")
+    timeline = analyse("meeting.mp4")
+    timeline.to_dataframe()
+    timeline.plot("meeting.png")
+    timeline.annotate("meeting-annotated.mp4")
+    ```
+    """
+
+    def __init__(
+        self,
+        model: S2DForVideoClassification,
+        processor: S2DVideoProcessor,
+        fps: float = 8.0,
+        window_stride: int = 8,
+        batch_size: int | None = None,
+        detect_every: int = 2,
+        max_gap: float = 1.0,
+        min_duration: float = 0.5,
+        switch_cost: float = 1.0,
+    ):
+        for name, value in (("fps", fps), ("window_stride", window_stride), ("detect_every", detect_every)):
+            if value <= 0:
+                raise ValueError(f"`{name}` must be positive, got {value}.")
+        for name, value in (("max_gap", max_gap), ("min_duration", min_duration), ("switch_cost", switch_cost)):
+            if value < 0:
+                raise ValueError(f"`{name}` must not be negative, got {value}.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        self.needs_landmarks = model.config.prompt_type != "none"
+        if self.needs_landmarks and processor.landmark_encoder is None:
+            raise ValueError("The model needs landmark features, and its processor has no landmark encoder.")
+        self.model = model.eval()
+        self.processor = processor
+        self.fps = fps
+        self.window_stride = window_stride
+        self.batch_size = batch_size or (1 if self.device.type == "cpu" else 8)
+        self.detect_every = detect_every
+        self.max_gap = max_gap
+        self.min_duration = min_duration
+        self.switch_cost = switch_cost
+        self.labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+        self.timings: dict[str, float] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike,
+        face_detector: str | None = None,
+        face_detector_weights: str | os.PathLike | None = None,
+        face_margin: float | None = None,
+        do_align_faces: bool | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        hub_arguments: dict[str, Any] | None = None,
+        **settings,
+    ) -> "S2DTimeline":
+        """
+        Loads a model with its processor.
+
+        Args:
+            model (`str` or `os.PathLike`): A model's folder or name on the Hub.
+            face_detector (`str`, *optional*): See [`FaceDetector`]; the processor's own by default.
+            face_detector_weights (`str` or `os.PathLike`, *optional*): Path of its weights; downloaded if not given.
+            face_margin (`float`, *optional*), do_align_faces (`bool`, *optional*): See [`S2DVideoProcessor`].
+            device (`str` or `torch.device`, *optional*): By default a GPU if there is one.
+            dtype (`str` or `torch.dtype`, *optional*): Of the model's weights, such as `"bfloat16"`.
+            hub_arguments (`dict`, *optional*): `revision`, `token` and so on.
+            settings: Arguments of the constructor.
+        """
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        hub_arguments = hub_arguments or {}
+        chosen = {"face_margin": face_margin, "do_align_faces": do_align_faces, "face_detector": face_detector}
+        processor = AutoVideoProcessor.from_pretrained(model, **hub_arguments)
+        for name, value in chosen.items():
+            if value is not None:
+                setattr(processor, name, value)
+        processor.face_detector_weights = face_detector_weights
+        loaded = AutoModelForVideoClassification.from_pretrained(model, dtype=dtype or torch.float32, **hub_arguments)
+        return cls(loaded.to(device), processor, **settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model, the detector and the landmark encoder run."""
+        return self.model.device
+
+    def __call__(
+        self,
+        source: str | os.PathLike | int,
+        progress: bool = True,
+        on_window: Callable[[WindowScores], None] | None = None,
+    ) -> VideoTimeline:
+        """
+        Analyses a video; of a camera, until it ends or is interrupted (Ctrl-C).
+
+        Args:
+            source (`str`, `os.PathLike` or `int`): A video file, an http(s) address, or the number of a camera.
+            progress (`bool`): Show a progress bar.
+            on_window (`Callable`, *optional*): Called with every window's [`WindowScores`], in the order in which they
+                become known.
+
+        Returns:
+            [`VideoTimeline`]; without tracks where there is no face.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no readable video.
+            OSError: if there is no such camera.
+        """
+        with open_stream(source) as stream:
+            analysis = _Analysis(self, stream, on_window)
+            self.timings = analysis.timings
+            bar = tqdm(
+                total=None if stream.duration is None else round(stream.duration, 2),
+                unit="s",
+                desc=os.path.basename(stream.name) or stream.name,
+                disable=not progress,
+                bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} s of video [{elapsed}<{remaining}]"
+                if stream.duration
+                else "{desc}: {n:.1f} s of video [{elapsed}]",
+            )
+            with bar:
+                try:
+                    for seconds in analysis.run():
+                        bar.update(max(0.0, min(seconds, bar.total or seconds) - bar.n))
+                except KeyboardInterrupt:
+                    if not stream.is_live:
+                        raise
+                if bar.total:
+                    bar.update(max(0.0, bar.total - bar.n))
+            return analysis.result()
+
+
+@dataclass
+class _Crop:
+    """A face in one frame: uint8 `(3, size, size)`, and its landmark features once they are needed."""
+
+    time: float
+    pixels: torch.Tensor
+    features: torch.Tensor | None = None
+
+
+@dataclass
+class _TrackState:
+    """What is known of a track, while its face is followed and afterwards."""
+
+    latest: deque[_Crop]  # as many as a window has
+    number: int | None = None  # once it has lasted for long enough
+    frame_times: array = field(default_factory=lambda: array("d"))
+    squares: array = field(default_factory=lambda: array("d"))  # x, y, side, angle of each frame
+    next_window: int = 0  # its first frame, counted from the track's first
+    num_windows: int = 0
+    windows: list[tuple[float, float, np.ndarray]] = field(default_factory=list)  # start, end, scores
+    num_reported: int = 0
+    thumbnails: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    thumbnail_step: int = 1
+
+
+@dataclass
+class _Window:
+    state: _TrackState
+    start: float
+    end: float
+    crops: torch.Tensor
+    features: torch.Tensor | None
+
+
+class _Analysis:
+    """One pass over one stream."""
+
+    def __init__(self, settings: S2DTimeline, stream: VideoStream, on_window: Callable | None):
+        self.settings = settings
+        self.stream = stream
+        self.on_window = on_window
+        self.timings = dict.fromkeys(("decoding", "detection", "cropping", "landmarks", "model"), 0.0)
+        self.started = time.perf_counter()
+        processor = settings.processor
+        self.length = settings.model.config.num_frames
+        self.crop_size = processor.face_crop_size()
+        self.batch_size = 1 if stream.is_live else settings.batch_size
+        find_angles = processor.angle_finder(device=settings.device)
+        self.follower = FaceFollower(
+            self._timed("detection", processor.get_face_detector(settings.device)),
+            detect_every=settings.detect_every,
+            max_gap=settings.max_gap,
+            find_angles=None if find_angles is None else self._timed("landmarks", find_angles),
+        )
+        self.active: dict[int, _TrackState] = {}
+        self.kept: list[_TrackState] = []
+        self.cuts: list[float] = []
+        self.pending: list[_Window] = []
+        self.last_time = 0.0
+
+    def run(self) -> Iterator[float]:
+        """Goes through the stream; yields the time of each frame that was read, in seconds."""
+        frames = self.stream.sampled(self.settings.fps)
+        while True:
+            with self._clock("decoding"):
+                item = next(frames, None)
+            if item is None:
+                return
+            self.last_time, frame = item
+            for followed in self.follower.add(self.last_time, frame):
+                self._take(followed)
+            yield self.last_time
+
+    def result(self) -> VideoTimeline:
+        """What was found up to here."""
+        for followed in self.follower.finish():
+            self._take(followed)
+        for number in list(self.active):
+            self._end_track(number)
+        self._classify()
+        self.timings["total"] = time.perf_counter() - self.started
+        stream = self.stream
+        return VideoTimeline(
+            source=stream.name,
+            labels=self.settings.labels,
+            duration=self.last_time if stream.duration is None else stream.duration,
+            width=stream.width,
+            height=stream.height,
+            fps=self.settings.fps,
+            tracks=[self._face_timeline(state) for state in self.kept if state.windows],
+            cuts=self.cuts,
+        )
+
+    def _take(self, followed: FollowedFrame) -> None:
+        if followed.after_cut:
+            self.cuts.append(followed.time)
+        for face in followed.faces:
+            if face.track not in self.active:
+                self.active[face.track] = _TrackState(deque(maxlen=self.length))
+            self._add_face(self.active[face.track], followed, face)
+            if face.is_last:
+                self._end_track(face.track)
+
+    def _add_face(self, state: _TrackState, followed: FollowedFrame, face: FollowedFace) -> None:
+        side = self.settings.processor.face_square_side(face.side)
+        with self._clock("cropping"):
+            crop = crop_square(followed.frame, face.center, side, face.angle, self.crop_size)
+        self._keep_thumbnail(state, followed.time, crop)
+        state.frame_times.append(followed.time)
+        state.squares.extend((*face.center, side, face.angle))
+        state.latest.append(_Crop(followed.time, torch.from_numpy(crop).permute(2, 0, 1)))
+        if state.number is None and followed.time - state.frame_times[0] >= self.settings.min_duration:
+            self.kept.append(state)
+            state.number = len(self.kept)
+            self._report(state)
+        if len(state.frame_times) == state.next_window + self.length:
+            self._add_window(state)
+            state.next_window += self.settings.window_stride
+
+    def _end_track(self, number: int) -> None:
+        state = self.active.pop(number)
+        if state.number is not None:
+            covered = state.next_window + self.length - self.settings.window_stride
+            uncovered = len(state.frame_times) - covered
+            if state.num_windows == 0 or uncovered >= max(1, self.settings.window_stride // 2):
+                self._add_window(state)
+        state.latest.clear()
+
+    def _add_window(self, state: _TrackState) -> None:
+        """The latest frames of a track as a window; the last one is repeated where there are too few."""
+        self._complete_features(state)
+        crops = list(state.latest)
+        crops += crops[-1:] * (self.length - len(crops))
+        features = torch.stack([crop.features for crop in crops]) if self.settings.needs_landmarks else None
+        pixels = torch.stack([crop.pixels for crop in crops])
+        self.pending.append(_Window(state, crops[0].time, crops[-1].time, pixels, features))
+        state.num_windows += 1
+        if len(self.pending) >= self.batch_size:
+            self._classify()
+
+    def _complete_features(self, state: _TrackState) -> None:
+        """Windows overlap: each frame's landmark features are computed once."""
+        new = [crop for crop in state.latest if crop.features is None]
+        if not self.settings.needs_landmarks or not new:
+            return
+        with self._clock("landmarks"), torch.no_grad():
+            processor = self.settings.processor
+            pixels = processor.normalise_frames(torch.stack([crop.pixels for crop in new]).to(self.settings.device))
+            for crop, features in zip(new, processor.compute_landmarks(pixels)["landmark_features"], strict=True):
+                crop.features = features
+
+    def _classify(self) -> None:
+        if not self.pending:
+            return
+        windows, self.pending = self.pending, []
+        model = self.settings.model
+        with self._clock("model"), torch.no_grad():
+            crops = torch.stack([window.crops for window in windows]).to(self.settings.device)
+            pixels = self.settings.processor.normalise_frames(crops.flatten(0, 1))
+            inputs = {"pixel_values": pixels.unflatten(0, crops.shape[:2])}
+            if self.settings.needs_landmarks:
+                inputs["landmark_features"] = torch.stack([window.features for window in windows])
+            inputs = {name: tensor.to(model.dtype) for name, tensor in inputs.items()}
+            scores = model(**inputs).logits.float().softmax(-1).cpu().numpy().astype(np.float64)
+        for window, row in zip(windows, scores, strict=True):
+            window.state.windows.append((window.start, window.end, row))
+            self._report(window.state)
+
+    def _report(self, state: _TrackState) -> None:
+        """Hands out the windows of a track that is known to last."""
+        if self.on_window is None or state.number is None:
+            return
+        for start, end, scores in state.windows[state.num_reported :]:
+            self.on_window(WindowScores(state.number, start, end, scores))
+        state.num_reported = len(state.windows)
+
+    def _keep_thumbnail(self, state: _TrackState, seconds: float, crop: np.ndarray) -> None:
+        """A bounded number of small crops, evenly spread over the track so far."""
+        if len(state.frame_times) % state.thumbnail_step:
+            return
+        small = cv2.resize(crop, (THUMBNAIL_SIZE, THUMBNAIL_SIZE), interpolation=cv2.INTER_AREA)
+        state.thumbnails.append((seconds, small))
+        if len(state.thumbnails) > MAX_THUMBNAILS:
+            state.thumbnails = state.thumbnails[::2]
+            state.thumbnail_step *= 2
+
+    def _face_timeline(self, state: _TrackState) -> FaceTimeline:
+        starts, ends = (np.array([window[i] for window in state.windows]) for i in range(2))
+        scores = np.stack([window[2] for window in state.windows])
+        squares = np.array(state.squares).reshape(-1, 4)
+        centers, half = squares[:, :2], squares[:, 2:3] / 2
+        box_times = np.array(state.frame_times)
+        times = (starts + ends) / 2
+        first, last = float(box_times[0]), float(box_times[-1])
+        return FaceTimeline(
+            track=state.number,
+            times=times,
+            starts=starts,
+            ends=ends,
+            scores=scores,
+            segments=find_segments(times, scores, self.settings.labels, first, last, self.settings.switch_cost),
+            box_times=box_times,
+            boxes=np.concatenate([centers - half, centers + half], axis=1),
+            angles=squares[:, 3],
+            thumbnails=state.thumbnails,
+        )
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.settings.device.type == "cuda":
+            torch.cuda.synchronize(self.settings.device)
+        self.timings[stage] += time.perf_counter() - start
+
+    def _timed(self, stage: str, function: Callable) -> Callable:
+        def call(*arguments: Any) -> Any:
+            with self._clock(stage):
+                return function(*arguments)
+
+        return call
+
+
+__all__ = ["S2DTimeline", "WindowScores"]

@@ -1,0 +1,293 @@
+"""What is known of a video's faces over time: tables, JSON and CSV."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Fields of a table beside the labels' scores.
+TABLE_FIELDS = ("video", "track", "start", "time", "end", "label", "score", "segment", "x1", "y1", "x2", "y2")
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Segment:
+    """
+    A stretch of time over which one expression prevails.
+
+    Args:
+        label (`str`): The expression.
+        start (`float`), end (`float`): In seconds of the video.
+        score (`float`): The label's mean probability over the windows of the segment.
+    """
+
+    label: str
+    start: float
+    end: float
+    score: float
+
+
+@dataclass
+class FaceTimeline:
+    """
+    One track: a face from where it appears to where it leaves or the scene is cut.
+
+    A person who leaves and returns has two tracks.
+
+    Args:
+        track (`int`): Its number, from 1 in the order of appearance.
+        times (`np.ndarray` of shape `(num_windows,)`): Middle of each window, in seconds.
+        starts (`np.ndarray` of shape `(num_windows,)`), ends (same): Times of each window's first and last frame.
+        scores (`np.ndarray` of shape `(num_windows, num_labels)`): Probabilities of the labels.
+        segments (`list[Segment]`): Smoothed labels; they cover the track from its first to its last frame.
+        box_times (`np.ndarray` of shape `(num_boxes,)`): Times of the boxes, in seconds, ascending.
+        boxes (`np.ndarray` of shape `(num_boxes, 4)`): x1, y1, x2, y2 of the smoothed squares that were cropped, in
+            pixels of the upright video; they may reach over its edges.
+        angles (`np.ndarray` of shape `(num_boxes,)`): Degrees by which each square is turned about its middle,
+            clockwise on the screen, to follow the line of the eyes.
+        thumbnails (`list[tuple[float, np.ndarray]]`): Times and small crops `(height, width, 3)`, uint8 RGB.
+    """
+
+    track: int
+    times: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    scores: np.ndarray
+    segments: list[Segment]
+    box_times: np.ndarray
+    boxes: np.ndarray
+    angles: np.ndarray
+    thumbnails: list[tuple[float, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def start(self) -> float:
+        """Time of the first frame, in seconds."""
+        return float(self.box_times[0])
+
+    @property
+    def end(self) -> float:
+        """Time of the last frame, in seconds."""
+        return float(self.box_times[-1])
+
+    @property
+    def mean_scores(self) -> np.ndarray:
+        """Probabilities of the labels, averaged over the windows: `(num_labels,)`."""
+        return self.scores.mean(axis=0)
+
+    def box_at(self, time: float) -> tuple[np.ndarray, float] | None:
+        """
+        The square `(x1, y1, x2, y2)` and its angle at a time, linearly between the known ones; `None` before the
+        track's first and after its last frame.
+        """
+        if not self.start <= time <= self.end:
+            return None
+        box = np.array([np.interp(time, self.box_times, side) for side in self.boxes.T])
+        return box, float(np.interp(time, self.box_times, self.angles))
+
+    def scores_at(self, time: float) -> np.ndarray:
+        """Probabilities of the labels at a time, linearly between the windows' middles: `(num_labels,)`."""
+        return np.array([np.interp(time, self.times, column) for column in self.scores.T])
+
+    def segment_at(self, time: float) -> Segment:
+        """The segment that a time falls into; the first one before, and the last one after the track."""
+        return next((segment for segment in self.segments if time < segment.end), self.segments[-1])
+
+
+@dataclass
+class VideoTimeline:
+    """
+    The faces of one video and their expressions over time.
+
+    Args:
+        source (`str`): The video.
+        labels (`tuple[str, ...]`): Names of the score columns.
+        duration (`float`): Seconds of video that were looked at.
+        width (`int`), height (`int`): Of the upright frames, in pixels.
+        fps (`float`): Frames a second that were sampled.
+        tracks (`list[FaceTimeline]`): Empty where no face was found.
+        cuts (`list[float]`): Times of the first frames after cuts, in seconds.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    duration: float
+    width: int
+    height: int
+    fps: float
+    tracks: list[FaceTimeline]
+    cuts: list[float] = field(default_factory=list)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """
+        One row for each window of each track: `video`, `track`, `start`, `time` (its middle) and `end` in seconds,
+        `label` (the most probable one) and its `score`, `segment` (the smoothed label), the box `x1`, `y1`, `x2`,
+        `y2` at `time` in pixels, and a column of probabilities under each label's name.
+        """
+        rows = []
+        for face in self.tracks:
+            for window, time in enumerate(face.times):
+                scores = face.scores[window]
+                located = face.box_at(float(time))
+                box = [math.nan] * 4 if located is None else located[0].tolist()
+                best = int(scores.argmax())
+                rows.append(
+                    [self.source, face.track, face.starts[window], time, face.ends[window], self.labels[best],
+                     scores[best], face.segment_at(float(time)).label, *box, *scores]
+                )  # fmt: skip
+        frame = pd.DataFrame(rows, columns=[*TABLE_FIELDS, *self.labels])
+        text = {"video": "str", "label": "str", "segment": "str"}
+        return frame.astype({name: text.get(name, "int64" if name == "track" else "float64") for name in frame})
+
+    def to_csv(self, path: str | os.PathLike | None = None) -> str | None:
+        """Writes [`to_dataframe`] as CSV, or returns it as text."""
+        text = self.to_dataframe().to_csv(index=False, float_format="%.6g")
+        return _write_or_return(text, path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the thumbnails, in plain numbers, lists and strings."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "source": self.source,
+            "labels": list(self.labels),
+            "duration": self.duration,
+            "width": self.width,
+            "height": self.height,
+            "fps": self.fps,
+            "cuts": list(self.cuts),
+            "tracks": [
+                {
+                    "track": face.track,
+                    "segments": [vars(segment) for segment in face.segments],
+                    "windows": {name: getattr(face, name).tolist() for name in ("times", "starts", "ends", "scores")},
+                    "boxes": {name: getattr(face, name).tolist() for name in ("box_times", "boxes", "angles")},
+                }
+                for face in self.tracks
+            ],
+        }
+
+    def to_json(self, path: str | os.PathLike | None = None) -> str | None:
+        """Writes [`to_dict`] as JSON, or returns it as text; [`from_json`] reads it."""
+        return _write_or_return(json.dumps(self.to_dict()), path)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike) -> "VideoTimeline":
+        """
+        Reads what [`to_json`] wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no such JSON file.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data["format_version"] != FORMAT_VERSION:
+                raise ValueError(f"its format_version is {data['format_version']}, and {FORMAT_VERSION} is known")
+            tracks = [
+                FaceTimeline(
+                    track=item["track"],
+                    segments=[Segment(**segment) for segment in item["segments"]],
+                    **{name: np.array(values, dtype=float) for name, values in item["windows"].items()},
+                    **{name: np.array(values, dtype=float) for name, values in item["boxes"].items()},
+                )
+                for item in data["tracks"]
+            ]
+            names = ("source", "duration", "width", "height", "fps", "cuts")
+            return cls(labels=tuple(data["labels"]), tracks=tracks, **{name: data[name] for name in names})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no timeline that `to_json` wrote: {error}") from error
+
+    def plot(self, path: str | os.PathLike | None = None) -> "Figure":
+        """Draws the scores of each face over time, with thumbnails; see [`plot_timeline`]."""
+        from .plotting import plot_timeline
+
+        return plot_timeline(self, path)
+
+    def annotate(
+        self, path: str | os.PathLike, source: str | os.PathLike | None = None, progress: bool = True
+    ) -> Path:
+        """Writes the video with boxes, labels and bars drawn on it as MP4; see [`annotate_video`]."""
+        from .annotation import annotate_video
+
+        return annotate_video(self, path, source, progress=progress)
+
+
+def smooth_labels(scores: np.ndarray, switch_cost: float = 1.0) -> np.ndarray:
+    """
+    The sequence of labels that best explains a track's scores when every change costs something (Viterbi's algorithm).
+
+    Maximises the sum of the logarithms of the chosen labels' probabilities less `switch_cost` for every change, so
+    that an expression has to be clear or to last before it counts.
+
+    Args:
+        scores (`np.ndarray` of shape `(num_windows, num_labels)`): Probabilities.
+        switch_cost (`float`): In nats. 0 takes each window's most probable label.
+
+    Returns:
+        `np.ndarray` of shape `(num_windows,)`: indices of labels.
+
+    Raises:
+        ValueError: if `scores` is not two-dimensional, has no rows, or `switch_cost` is negative.
+    """
+    if scores.ndim != 2 or len(scores) == 0:
+        raise ValueError(f"`scores` must be (num_windows, num_labels) with a window at least, got {scores.shape}.")
+    if switch_cost < 0:
+        raise ValueError(f"`switch_cost` must not be negative, got {switch_cost}.")
+    gains = np.log(np.clip(scores, 1e-9, None))
+    total = gains[0]
+    came_from = []
+    for gain in gains[1:]:
+        best = int(total.argmax())
+        switched = total[best] - switch_cost
+        came_from.append(np.where(switched > total, best, np.arange(len(total))))
+        total = np.maximum(total, switched) + gain
+    path = [int(total.argmax())]
+    for origin in reversed(came_from):
+        path.append(int(origin[path[-1]]))
+    return np.array(path[::-1])
+
+
+def find_segments(
+    times: np.ndarray, scores: np.ndarray, labels: Sequence[str], start: float, end: float, switch_cost: float = 1.0
+) -> list[Segment]:
+    """
+    The segments of a track, which cover it from `start` to `end` without gaps.
+
+    Where the smoothed label changes between two windows, the segment ends halfway between their middles.
+
+    Args:
+        times (`np.ndarray` of shape `(num_windows,)`): Middles of the windows, in seconds, ascending.
+        scores (`np.ndarray` of shape `(num_windows, num_labels)`): Probabilities.
+        labels (`Sequence[str]`): Names of the labels.
+        start (`float`), end (`float`): Of the track, in seconds.
+        switch_cost (`float`): See [`smooth_labels`].
+    """
+    path = smooth_labels(scores, switch_cost)
+    changes = np.flatnonzero(np.diff(path)) + 1
+    firsts = [0, *changes.tolist()]
+    lasts = [*changes.tolist(), len(path)]
+    borders = [start, *((times[changes - 1] + times[changes]) / 2).tolist(), end]
+    return [
+        Segment(
+            label=labels[path[first]],
+            start=float(borders[i]),
+            end=float(borders[i + 1]),
+            score=float(scores[first:last, path[first]].mean()),
+        )
+        for i, (first, last) in enumerate(zip(firsts, lasts, strict=True))
+    ]
+
+
+def _write_or_return(text: str, path: str | os.PathLike | None) -> str | None:
+    if path is None:
+        return text
+    Path(path).write_text(text, encoding="utf-8")
+    return None
