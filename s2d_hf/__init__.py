@@ -5,6 +5,8 @@ Importing this package registers the classes with transformers' Auto classes, so
 `trust_remote_code=True`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -19,6 +21,9 @@ from .image_processing_s2d import S2DImageProcessor
 from .landmark_encoders_s2d import FANLandmarkEncoder, LandmarkEncoder, MobileFaceNetLandmarkEncoder
 from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification, S2DModel
 from .video_processing_s2d import S2DVideoProcessor
+
+if TYPE_CHECKING:
+    from .timeline import S2DTimeline
 
 __version__ = "0.1.0"
 
@@ -38,5 +43,15 @@ __all__ = [
     "S2DForVideoClassification",
     "S2DImageProcessor",
     "S2DModel",
+    "S2DTimeline",
     "S2DVideoProcessor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # tables and drawing are loaded when they are needed
+    if name == "S2DTimeline":
+        from .timeline import S2DTimeline
+
+        return S2DTimeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -72,7 +72,9 @@ def add_predict_parser(commands: argparse._SubParsersAction) -> None:
         ),
         epilog="example: s2d-hf predict meeting.mp4 --model dfew-set1 --plot meeting.png --annotate annotated.mp4",
     )
-    parser.add_argument("source", metavar="VIDEO|FOLDER|CAMERA", help="a file or URL, a folder of videos, or 0, 1, ...")
+    parser.add_argument(
+        "source", metavar="VIDEO|FOLDER|CAMERA", help="a file or URL, a folder of videos, or a camera: 0, 1, ..."
+    )
     add_model_arguments(parser)
     parser.add_argument(
         "--timeline", metavar="FILE", help="write the scores of every window, as .csv, or everything, as .json"

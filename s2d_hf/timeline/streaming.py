@@ -170,12 +170,18 @@ class FileStream(VideoStream):
         step = 1 / (self.fps or 25.0)
         start = first.time or 0.0
         latest = -step
+        left_out = 0
         for frame in _chain(first, self._raw):
             seconds = latest + step if frame.time is None else frame.time - start
-            if seconds <= latest:  # broken time stamps must not run backwards
+            if seconds <= latest:
+                left_out += 1
                 continue
             latest = seconds
             yield seconds, frame
+        if left_out:
+            logger.warning(
+                f"{self.name} is damaged: {left_out} frames have times that run backwards, and were left out."
+            )
 
     def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
         width, height = self._size

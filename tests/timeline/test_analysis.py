@@ -1,0 +1,290 @@
+"""`S2DTimeline` with the real detectors on videos of a real face, whose places and times are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from s2d_hf import S2DForVideoClassification, S2DVideoProcessor
+from s2d_hf.face_cropping_s2d import crop_square
+from s2d_hf.timeline import S2DTimeline
+from s2d_hf.timeline.streaming import open_stream
+
+from ..face_videos import PlacedFace, draw_faces
+from ..videos import turn_video, write_timed_video, write_video
+
+FPS = 25
+# Detections are a quarter of a second apart.
+TIME_TOLERANCE = 0.25
+
+
+def first_face(seconds: float) -> PlacedFace:
+    """Moves to the right, grows, and sways; away between 3 and 4.5 seconds."""
+    center = (130 + 30 * seconds, 180 + 10 * np.sin(seconds))
+    return PlacedFace(center, 100 + 5 * seconds, angle=12 * np.sin(2 * seconds))
+
+
+SECOND_FACE = PlacedFace((520, 150), 90, mirrored=True)
+
+
+def scene(seconds: float) -> np.ndarray:
+    """Two faces, one of whom leaves and returns; after 6 seconds a cut to an empty scene."""
+    faces = []
+    if seconds < 3 or 4.5 <= seconds < 6:
+        faces.append(first_face(seconds))
+    if 1 <= seconds < 4:
+        faces.append(SECOND_FACE)
+    return draw_faces(faces if seconds < 6 else [], background=90 if seconds < 6 else 230)
+
+
+@pytest.fixture(scope="module")
+def scene_video(tmp_path_factory) -> Path:
+    frames = [scene(i / FPS) for i in range(int(7.2 * FPS))]
+    return write_video(tmp_path_factory.mktemp("scene") / "scene.mp4", frames, FPS)
+
+
+@pytest.fixture(scope="module")
+def short_video(tmp_path_factory) -> Path:
+    """The first face for a second and a half."""
+    frames = [draw_faces([first_face(i / FPS)]) for i in range(int(1.5 * FPS))]
+    return write_video(tmp_path_factory.mktemp("short") / "short.mp4", frames, FPS)
+
+
+@pytest.fixture(scope="module")
+def empty_video(tmp_path_factory) -> Path:
+    picture = skimage.data.coffee()[:360, :600]
+    frames = [np.roll(picture, i, axis=1) for i in range(50)]
+    return write_video(tmp_path_factory.mktemp("empty") / "empty.mp4", frames, FPS)
+
+
+def load(converted: Path, shared: Path, detector: str = "yunet", **settings) -> S2DTimeline:
+    weights = {"yunet": "face_detection_yunet_2026may.onnx", "retinaface": "retinaface_mobilenet0.25.pth"}[detector]
+    return S2DTimeline.from_pretrained(
+        converted, detector, shared / "weights" / weights, device="cpu", **({"window_stride": 2} | settings)
+    )
+
+
+@pytest.fixture(scope="module")
+def timelines(converted, shared, scene_video) -> dict:
+    return {name: load(converted, shared, name)(scene_video, progress=False) for name in ("retinaface", "yunet")}
+
+
+@pytest.mark.parametrize("detector", ["retinaface", "yunet"])
+def test_tracks_places_and_times(timelines, scene_video, detector):
+    timeline = timelines[detector]
+    assert (timeline.source, timeline.width, timeline.height) == (str(scene_video), 640, 360)
+    assert timeline.duration == pytest.approx(7.2) and timeline.cuts == [6.0]
+    assert [face.track for face in timeline.tracks] == [1, 2, 3]
+    known = [(0.0, 3.0, first_face), (1.0, 4.0, lambda seconds: SECOND_FACE), (4.5, 6.0, first_face)]
+    for face, (start, end, place) in zip(timeline.tracks, known, strict=True):
+        assert 0 <= face.start - start <= TIME_TOLERANCE and 0 <= end - face.end <= TIME_TOLERANCE
+        np.testing.assert_allclose(np.diff(face.box_times), 1 / 8)
+        for time, box, angle in zip(face.box_times, face.boxes, face.angles, strict=True):
+            true = place(time)
+            center, side = (box[:2] + box[2:]) / 2, box[2] - box[0]
+            assert np.linalg.norm(center - true.center) < 0.06 * true.side
+            assert side / 1.1 == pytest.approx(true.side, rel=0.12)
+            assert angle == pytest.approx(true.angle, abs=6)
+        # smooth: the boxes' speed changes little from frame to frame
+        assert np.abs(np.diff(face.boxes, 2, axis=0)).max() < 2.5
+    # the last frame before the cut was looked at, though no detection was due
+    assert timeline.tracks[2].end == 5.875
+
+
+def test_windows_and_segments_cover_the_tracks(timelines):
+    for face in timelines["yunet"].tracks:
+        np.testing.assert_allclose(face.ends - face.starts, 3 / 8)  # the model takes 4 frames
+        np.testing.assert_allclose(np.diff(face.starts)[:-1], 2 / 8)
+        assert face.starts[0] == face.start and face.end - face.ends[-1] < 1 / 8
+        np.testing.assert_allclose(face.scores.sum(axis=1), 1, atol=1e-6)
+        assert face.segments[0].start == face.start and face.segments[-1].end == face.end
+        assert face.thumbnails[0][1].shape == (96, 96, 3)
+        assert all(face.start <= seconds <= face.end for seconds, _ in face.thumbnails)
+
+
+def test_scores_are_those_of_processor_and_model(timelines, converted, scene_video):
+    """The crops are cut anew, by the boxes, from frames that the test picks itself."""
+    model = S2DForVideoClassification.from_pretrained(converted)
+    processor = S2DVideoProcessor.from_pretrained(converted)
+    with open_stream(scene_video) as stream:
+        frames = dict(enumerate(frame for _, frame in stream.frames()))
+    face = timelines["yunet"].tracks[0]
+    for window in (0, 3, len(face.times) - 1):
+        crops = []
+        for seconds in face.starts[window] + np.arange(4) / 8:
+            box, angle = face.box_at(seconds)
+            number = next(i for i in frames if abs(i / FPS - seconds) <= 0.5 / FPS + 1e-9)
+            crops.append(crop_square(frames[number], (box[:2] + box[2:]) / 2, box[2] - box[0], angle, 224))
+        with torch.no_grad():
+            expected = model(**processor(crops, return_tensors="pt")).logits.softmax(-1)[0]
+        np.testing.assert_allclose(face.scores[window], expected, atol=2e-3)
+    differences = np.abs(np.diff(face.scores, axis=0)).max()
+    assert differences > 4e-3  # which windows that were mixed up would show
+
+
+def test_batches_and_reports_change_nothing(timelines, converted, shared, scene_video):
+    reported = []
+    batched = load(converted, shared, batch_size=5)(scene_video, progress=False, on_window=reported.append)
+    for face, alone in zip(batched.tracks, timelines["yunet"].tracks, strict=True):
+        np.testing.assert_allclose(face.scores, alone.scores, atol=1e-5)
+        np.testing.assert_array_equal(face.boxes, alone.boxes)
+        windows = [window for window in reported if window.track == face.track]
+        np.testing.assert_array_equal([window.start for window in windows], face.starts)
+        np.testing.assert_array_equal([window.time for window in windows], face.times)
+        np.testing.assert_array_equal(np.stack([window.scores for window in windows]), face.scores)
+
+
+def test_short_tracks(timelines, converted, shared, scene_video):
+    analyse = load(converted, shared, min_duration=1.9)
+    reported = []
+    timeline = analyse(scene_video, progress=False, on_window=reported.append)
+    assert [(face.track, round(face.start)) for face in timeline.tracks] == [(1, 0), (2, 1)]
+    assert {window.track for window in reported} == {1, 2}  # none of a track that was dropped, and none lost
+    assert len(reported) == sum(len(face.times) for face in timeline.tracks)
+    # a track that is shorter than a window: its last frame is repeated
+    whole = load(converted, shared, fps=1.0, detect_every=1, min_duration=0, max_gap=0)(scene_video, progress=False)
+    short = [face for face in whole.tracks if len(face.box_times) < 4]
+    assert short and all(len(face.times) == 1 and face.ends[0] == face.end for face in short)
+
+
+def test_a_strides_rest_is_covered(converted, shared, short_video):
+    """A window more covers the end of a track if half a stride of its frames would be left over."""
+    for stride in (3, 4, 5, 7):
+        face = load(converted, shared, window_stride=stride)(short_video, progress=False).tracks[0]
+        starts = np.rint((face.starts - face.start) * 8).astype(int)
+        count = len(face.box_times)
+        assert count == 12
+        regular = list(range(0, count - 3, stride))
+        rest = count - (regular[-1] + 4)
+        expected = regular + ([count - 4] if rest >= max(1, stride // 2) else [])
+        assert starts.tolist() == expected
+
+
+def test_video_without_faces(converted, shared, empty_video, tmp_path):
+    timeline = load(converted, shared)(empty_video, progress=False)
+    assert timeline.tracks == [] and timeline.duration == 2
+    assert len(timeline.to_dataframe()) == 0
+    timeline.plot(tmp_path / "none.png")
+    timeline.annotate(tmp_path / "none.mp4", progress=False)
+    with open_stream(tmp_path / "none.mp4") as stream:
+        assert len(list(stream.frames())) == 50
+
+
+def test_every_face_of_a_crowd(converted, shared, tmp_path):
+    places = [(90 + 150 * column, 90 + 170 * row) for row in range(2) for column in range(4)]
+    frame = draw_faces([PlacedFace(place, 80, mirrored=i % 2 == 1) for i, place in enumerate(places)])
+    path = write_video(tmp_path / "crowd.mp4", [frame] * 15)
+    timeline = load(converted, shared, batch_size=3)(path, progress=False)
+    assert len(timeline.tracks) == 8
+    found = np.array([(face.boxes[0, :2] + face.boxes[0, 2:]) / 2 for face in timeline.tracks])
+    for place in places:
+        assert np.linalg.norm(found - place, axis=1).min() < 6
+
+
+UNUSUAL = {
+    "4K": ((2160, 3840), {}),
+    "odd size": ((353, 641), {"pix_fmt": "yuv444p"}),
+    "ten bits": ((360, 640), {"pix_fmt": "yuv420p10le"}),
+    "variable frame rate": ((360, 640), {"pts": [0, 3, 30, 33, 36, 75, 80, 120]}),
+    "slow": ((360, 640), {"pts": [0, 40, 80, 120]}),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_videos(converted, shared, tmp_path, name):
+    (height, width), options = UNUSUAL[name]
+    pts = options.get("pts", list(range(0, 124, 4)))
+    unit = height / 360
+
+    def place(seconds: float) -> PlacedFace:
+        return PlacedFace((unit * (200 + 40 * seconds), unit * 180), unit * 110)
+
+    frames = [draw_faces([place(i / 100)], height, width) for i in pts]
+    path = write_timed_video(tmp_path / "video.mp4", frames, **(options | {"pts": pts}))
+    timeline = load(converted, shared)(path, progress=False)
+    assert (timeline.height, timeline.width) == (height, width)
+    (face,) = timeline.tracks
+    assert face.start == 0 and face.end == pytest.approx(1.125, abs=0.13)
+    for seconds, box in zip(face.box_times, face.boxes, strict=True):
+        # the frame that is shown then
+        shown = min(pts, key=lambda value: abs(value / 100 - seconds)) / 100
+        tolerance = 0.06 if name in ("slow", "variable frame rate") else 0.03
+        np.testing.assert_allclose(
+            (box[:2] + box[2:]) / 2, place(shown).center, atol=tolerance * 110 * unit + 40 * unit * 0.1
+        )
+
+
+def test_video_that_is_turned(converted, shared, tmp_path):
+    upright = [draw_faces([PlacedFace((180, 300), 120)], height=640, width=360)] * 12
+    lying = write_video(tmp_path / "lying.mp4", [np.rot90(frame) for frame in upright])
+    turned = turn_video(lying, tmp_path / "turned.mp4", 0, 1, -1, 0)
+    timeline = load(converted, shared)(turned, progress=False)
+    assert (timeline.width, timeline.height) == (360, 640)
+    (face,) = timeline.tracks
+    np.testing.assert_allclose((face.boxes[0, :2] + face.boxes[0, 2:]) / 2, (180, 300), atol=6)
+    assert abs(face.angles[0]) < 6
+
+
+def test_image_model_and_bfloat16(image_folder, converted, shared, short_video):
+    image = load(image_folder, shared)(short_video, progress=False)
+    assert len(image.tracks) == 1 and image.tracks[0].scores.shape == (5, 7)
+    half = load(converted, shared, dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16
+    full = load(converted, shared)(short_video, progress=False)
+    for a, b in zip(half(short_video, progress=False).tracks, full.tracks, strict=True):
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+        np.testing.assert_allclose(a.scores, b.scores, atol=0.03)
+
+
+def test_without_landmark_encoder(converted, shared, short_video):
+    model = S2DForVideoClassification.from_pretrained(converted)
+    with pytest.raises(ValueError, match="its processor has no landmark encoder"):
+        S2DTimeline(model, S2DVideoProcessor())
+    plain = S2DForVideoClassification.from_pretrained(converted, prompt_type="none")
+    weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
+    processor = S2DVideoProcessor(do_landmarks=False, face_detector_weights=weights)
+    timeline = S2DTimeline(plain, processor)(short_video, progress=False)
+    assert len(timeline.tracks) == 1 and not timeline.tracks[0].angles.any()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("fps", 0),
+        ("window_stride", 0),
+        ("detect_every", -1),
+        ("batch_size", 0),
+        ("max_gap", -1),
+        ("switch_cost", -0.1),
+    ],
+)
+def test_bad_arguments(converted, argument, value):
+    model = S2DForVideoClassification.from_pretrained(converted)
+    with pytest.raises(ValueError, match=f"`{argument}`"):
+        S2DTimeline(model, S2DVideoProcessor.from_pretrained(converted), **{argument: value})
+
+
+class InterruptedCamera:
+    """Shows a face for two seconds, then the user presses Ctrl-C."""
+
+    name, width, height, duration, fps, is_live = "camera 0", 640, 360, None, 8.0, True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def sampled(self, fps):
+        for i in range(16):
+            yield i / 8, draw_faces([first_face(0)])
+        raise KeyboardInterrupt
+
+
+def test_interrupted_camera(converted, shared, monkeypatch):
+    monkeypatch.setattr("s2d_hf.timeline.analysis.open_stream", lambda source: InterruptedCamera())
+    timeline = load(converted, shared)(0, progress=False)
+    assert len(timeline.tracks) == 1 and timeline.tracks[0].end == 15 / 8
+    assert len(timeline.tracks[0].times) == 7
