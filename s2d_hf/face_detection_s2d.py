@@ -120,9 +120,7 @@ def _blazeface_options(weights: Path) -> dict[str, Any]:
     is_back = "back" in weights.stem
     anchors = weights.with_name("anchorsback.npy" if is_back else "anchors.npy")
     if not anchors.is_file():
-        raise FileNotFoundError(
-            f"The detector blazeface needs its anchors beside {weights}: there is no {anchors}."
-        )
+        raise FileNotFoundError(f"The detector blazeface needs its anchors beside {weights}: there is no {anchors}.")
     return {"back_model": is_back, "path_to_anchor": str(anchors)}
 
 

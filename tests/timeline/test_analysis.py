@@ -210,14 +210,13 @@ def test_unusual_videos(converted, shared, tmp_path, name):
     for seconds, box in zip(face.box_times, face.boxes, strict=True):
         # the frame that is shown then
         shown = min(pts, key=lambda value: abs(value / 100 - seconds)) / 100
-        tolerance = 0.06 if name in ("slow", "variable frame rate") else 0.03
-        np.testing.assert_allclose(
-            (box[:2] + box[2:]) / 2, place(shown).center, atol=tolerance * 110 * unit + 40 * unit * 0.1
-        )
+        # a picture that stands still and then leaps is followed by a smooth box, half a leap off at most
+        tolerance = 16 if name in ("slow", "variable frame rate") else 5
+        np.testing.assert_allclose((box[:2] + box[2:]) / 2, place(shown).center, atol=tolerance * unit)
 
 
 def test_video_that_is_turned(converted, shared, tmp_path):
-    upright = [draw_faces([PlacedFace((180, 300), 120)], height=640, width=360)] * 12
+    upright = [draw_faces([PlacedFace((180, 300), 120)], height=640, width=360)] * 25
     lying = write_video(tmp_path / "lying.mp4", [np.rot90(frame) for frame in upright])
     turned = turn_video(lying, tmp_path / "turned.mp4", 0, 1, -1, 0)
     timeline = load(converted, shared)(turned, progress=False)

@@ -1,3 +1,4 @@
+import itertools
 import logging
 from fractions import Fraction
 
@@ -200,7 +201,7 @@ def test_camera(monkeypatch):
     assert found[:3] == [(0.0, 0), (0.12, 3), (0.2, 5)]
     assert found[3][0] > 1.2
     assert len({number for _, number in found}) == len(found)
-    assert all(b - a > 0.05 for (a, _), (b, _) in zip(found[3:], found[4:], strict=False))
+    assert all(b - a > 0.05 for (a, _), (b, _) in itertools.pairwise(found[3:]))
     assert camera.is_released
 
 
