@@ -100,6 +100,15 @@ class FaceCropperMixin:
         self._loaded_detector: tuple[tuple, FaceDetector] | None = None
         super().__init__(**kwargs)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+        """Loads a processor; `face_detector` and `face_detector_weights` take the place of what was saved."""
+        chosen = {name: kwargs.pop(name) for name in ("face_detector", "face_detector_weights") if name in kwargs}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        for name, value in chosen.items():
+            setattr(loaded[0] if isinstance(loaded, tuple) else loaded, name, value)
+        return loaded
+
     def __getstate__(self) -> dict[str, Any]:
         # a detector can't be copied; a copy of the processor makes its own
         return self.__dict__ | {"_loaded_detector": None}

@@ -1,18 +1,23 @@
 """`pipeline` on saved folders, with the package installed and with the folder's own code alone."""
 
 import shutil
+import subprocess
 import sys
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoVideoProcessor, pipeline
 
 from s2d_hf import S2DForVideoClassification
+from s2d_hf.frames_s2d import read_video, sample_frame_indices
 
+from .face_videos import PlacedFace, draw_faces
 from .probes import check_probe, run_probe
+from .videos import write_video
 
 
 def test_video_classification_equals_processor_and_model(converted, face_video):
@@ -51,6 +56,35 @@ def test_folder_without_landmark_weights_says_so(converted, face_video, face, tm
         classifier(str(face_video))
 
 
+def scores_of(entries: list[dict]) -> dict[str, float]:
+    return {entry["label"]: entry["score"] for entry in entries}
+
+
+def test_raw_videos_and_photographs(converted, image_folder, shared, tmp_path):
+    """`do_crop_faces` in a pipeline gives the scores of what was cropped beforehand."""
+    options = {"do_crop_faces": True, "face_detector_weights": shared / "weights" / "retinaface_mobilenet0.25.pth"}
+    faces = [PlacedFace((200 + 8 * i, 180), 120, angle=3 * i) for i in range(8)]
+    video = write_video(tmp_path / "raw.mp4", [draw_faces([face]) for face in faces])
+    cropper = AutoVideoProcessor.from_pretrained(converted, **options)
+    raw = pipeline("video-classification", model=str(converted), video_processor=cropper)(str(video), top_k=7)
+    indices = sample_frame_indices(8, 4)
+    crops, boxes = cropper.crop_faces(read_video(video, lambda metadata: indices)[0], indices / 25)
+    np.testing.assert_allclose((boxes[:, 0] + boxes[:, 2]) / 2, 200 + 8 * indices, atol=6)
+    for i, crop in enumerate(crops):
+        Image.fromarray(crop.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    (tmp_path / "raw.mp4").unlink()
+    tight = pipeline("video-classification", model=str(converted))(str(tmp_path), top_k=7)
+    assert scores_of(raw) == pytest.approx(scores_of(tight), abs=1e-4)
+
+    images = AutoImageProcessor.from_pretrained(image_folder, **options)
+    photograph = Image.fromarray(draw_faces(faces[:1]))
+    crop = images(photograph, do_normalize=False, do_rescale=False, return_tensors="pt")["pixel_values"][0]
+    raw = pipeline("image-classification", model=str(image_folder), image_processor=images)(photograph, top_k=7)
+    crop = Image.fromarray(crop.permute(1, 2, 0).to(torch.uint8).numpy())
+    tight = pipeline("image-classification", model=str(image_folder))(crop, top_k=7)
+    assert scores_of(raw) == pytest.approx(scores_of(tight), abs=1e-4)
+
+
 def test_image_classification(image_folder, face):
     classifier = pipeline("image-classification", model=str(image_folder))
     scores = classifier(Image.fromarray(face), top_k=7)
@@ -67,7 +101,18 @@ def test_installed_package_needs_no_remote_code(converted, image_folder, face_vi
     check_probe(run_probe(sys.executable, "installed", converted, image_folder, face_video, tmp_path), "s2d_hf.")
 
 
-def test_folder_alone_is_enough_without_the_package(converted, image_folder, face_video, tmp_path):
+CROP_RAW_VIDEO = """
+import sys
+from transformers import AutoVideoProcessor
+folder, weights, video = sys.argv[1:]
+processor = AutoVideoProcessor.from_pretrained(
+    folder, trust_remote_code=True, do_crop_faces=True, face_detector_weights=weights
+)
+print(*processor(video, return_face_boxes=True, return_tensors="pt")["face_boxes"][0, 0].tolist())
+"""
+
+
+def test_folder_alone_is_enough_without_the_package(converted, image_folder, face_video, shared, tmp_path):
     """
     A new environment that sees this one's packages, except those installed through .pth files: an editable s2d_hf.
     `tests/test_environments.py` does the same with everything newly installed.
@@ -81,3 +126,12 @@ def test_folder_alone_is_enough_without_the_package(converted, image_folder, fac
     python = tmp_path / "bare" / "bin" / "python"
     report = run_probe(python, "remote", converted, image_folder, face_video, tmp_path)
     check_probe(report, "transformers_modules.")
+    # and its own code finds faces in raw videos
+    raw = write_video(tmp_path / "raw.mp4", [draw_faces([PlacedFace((200, 180), 120)])] * 5)
+    weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
+    command = [python, "-I", "-c", CROP_RAW_VIDEO, converted, weights, raw]
+    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    x1, y1, x2, y2 = map(float, run.stdout.split())
+    assert ((x1 + x2) / 2, (y1 + y2) / 2) == pytest.approx((200, 180), abs=6)
