@@ -1,13 +1,14 @@
 """The `s2d-hf` command."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
 from . import __version__
 from .conversion import convert_checkpoint
 from .labels import LABELS, find_labels
-from .prediction_command import add_predict_parser
+from .prediction_command import FAILED, NO_FACE, add_model_arguments, add_predict_parser, model_settings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,8 +19,84 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"s2d-hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_predict_parser(commands)
+    _add_archive(commands)
+    _add_demo(commands)
     _add_convert(commands)
     return parser
+
+
+def _add_archive(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "archive",
+        help="the same for thousands of videos, on many processes or machines",
+        description=(
+            "Analyse all videos of a folder, a table of paths or a dataset of the Hub into a folder of Parquet files. "
+            "What is done is not done again: after a kill, the same command goes on. Videos that fail are listed with "
+            "the reason in failures.csv. On the GPUs of one machine: accelerate launch -m s2d_hf.cli archive ...; on "
+            f"a cluster: --ray. Exit code: 0, {NO_FACE} if there is no face in any video, {FAILED} if videos failed."
+        ),
+        epilog="example: s2d-hf archive interviews/ results/ --model dfew-set1 --ray --num-actors 8",
+    )
+    parser.add_argument("source", help="a folder, a .csv, .jsonl or .parquet file, or a dataset of the Hub")
+    parser.add_argument("output", help="the folder to write, or to go on with")
+    add_model_arguments(parser)
+    parser.add_argument("--path-column", metavar="NAME", help="the column that holds the videos")
+    parser.add_argument("--split", metavar="NAME", help="the split of a dataset of the Hub")
+    parser.add_argument("--ray", action="store_true", help='run on Ray (pip install "s2d-hf[ray]")')
+    parser.add_argument("--num-actors", type=int, metavar="N", help="with --ray (default: one per GPU, or per core)")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine)")
+    parser.add_argument("--skip-failed", action="store_true", help="don't try videos again that failed before")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_archive)
+
+
+def _archive(arguments: argparse.Namespace) -> int:
+    settings = model_settings(arguments)
+    from .archive import analyse_archive
+
+    summary = analyse_archive(
+        arguments.source,
+        arguments.output,
+        arguments.model,
+        ray=arguments.ray,
+        num_actors=arguments.num_actors,
+        ray_address=arguments.ray_address,
+        path_column=arguments.path_column,
+        split=arguments.split,
+        retry_failed=not arguments.skip_failed,
+        progress=not arguments.quiet,
+        **settings,
+    )
+    if summary is None:  # in a process beside the main one
+        return 0
+    print(json.dumps({name: value for name, value in vars(summary).items() if name != "failures"}))
+    if summary.num_failed:
+        print(
+            f"s2d-hf: {summary.num_failed} videos failed; {arguments.output}/failures.csv says why.", file=sys.stderr
+        )
+        return FAILED
+    return NO_FACE if summary.num_without_face == summary.num_videos else 0
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="a page in the browser: drop a video, see its faces and expressions",
+        description='A page on this machine to try a model with videos and the webcam (pip install "s2d-hf[demo]").',
+        epilog="example: s2d-hf demo --model dfew-set1",
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, default=7860, help="the port to listen at (default: 7860)")
+    parser.add_argument("--share", action="store_true", help="also at a public address, through Gradio's servers")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    settings = model_settings(arguments)
+    from .demo import launch_demo
+
+    launch_demo(arguments.model, arguments.host, arguments.port, arguments.share, **settings)
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:

@@ -1,0 +1,123 @@
+"""What the page says, as HTML."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from ..timeline import FaceTimeline, VideoTimeline
+from ..timeline.colors import label_colours
+
+TOP_LABELS = 3
+MAX_FACES = 24
+
+HEADER = """
+<header class="s2d-header">
+  <h1>Facial expressions over time</h1>
+  <p>Drop a video, or record one with the camera: each face in it is followed, and so is the expression it shows.</p>
+</header>
+"""
+
+FOOTER = """
+<footer class="s2d-footer">
+  <p><strong>What this is not.</strong> The labels are expressions as onlookers perceive them, not what a person feels
+  or thinks, and the model errs. Do not use them for decisions about people.</p>
+  <p><strong>Where your video goes.</strong> {privacy}</p>
+</footer>
+"""
+PRIVACY_LOCAL = (
+    "It is analysed by the machine that serves this page and sent nowhere else. Its copy and the results are deleted "
+    "when the page is stopped, after a day at the latest."
+)
+PRIVACY_SHARED = (
+    "This page has a public address: between your browser and the machine that analyses the video, it passes through "
+    "Gradio's servers. Its copy and the results are deleted when the page is stopped, after a day at the latest."
+)
+
+
+def footer(shared: bool) -> str:
+    """What the labels are not, and where the videos go."""
+    return FOOTER.format(privacy=PRIVACY_SHARED if shared else PRIVACY_LOCAL)
+
+
+def message(kind: str, title: str, text: str = "") -> str:
+    """A box with a title and a sentence, of a kind: `done`, `warning` or `error`."""
+    role = "alert" if kind == "error" else "status"
+    return (
+        f'<div class="s2d-message s2d-{kind}" role="{role}"><strong>{escape(title)}</strong>'
+        f"{f'<p>{escape(text)}</p>' if text else ''}</div>"
+    )
+
+
+def summary(timeline: VideoTimeline) -> str:
+    """How many faces there are in how long a video, or that there are none."""
+    seconds = f"{timeline.duration:.1f} s of video"
+    if not timeline.tracks:
+        return message(
+            "warning",
+            "No face was found",
+            f"Looked at {seconds}. Faces that are very small, turned away, covered or in the dark are missed: a "
+            "closer or brighter shot of the face may help.",
+        )
+    count = len(timeline.tracks)
+    text = (
+        "Someone who leaves and comes back, or is there again after a cut, counts as a new face." if count > 1 else ""
+    )
+    return message("done", f"{count} face{'s' * (count > 1)} in {seconds}", text)
+
+
+def face_cards(timeline: VideoTimeline) -> str:
+    """A card for each face: a picture of it, when it is there, its strongest expressions and how they change."""
+    longest = sorted(timeline.tracks, key=lambda face: face.start - face.end)[:MAX_FACES]
+    cards = [_face_card(face, timeline.labels) for face in timeline.tracks if any(face is kept for kept in longest)]
+    left_out = len(timeline.tracks) - len(cards)
+    note = f"<p>The {left_out} faces seen most briefly are in the downloads only.</p>" if left_out else ""
+    return f'<section class="s2d-faces">{"".join(cards)}</section>{note}'
+
+
+def _face_card(face: FaceTimeline, labels: tuple[str, ...]) -> str:
+    scores = face.mean_scores
+    colours = label_colours(labels)
+    strongest = [(labels[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:TOP_LABELS]]
+    bars = [_bar(label, score, colours[label]) for label, score in strongest]
+    segments = [
+        f'<li><span class="s2d-time">{_clock(segment.start)} – {_clock(segment.end)}</span> '
+        f'<span class="s2d-swatch" style="background:{colours[segment.label]}"></span> '
+        f"{escape(segment.label)} {segment.score:.0%}</li>"
+        for segment in face.segments
+    ]
+    return f"""
+<article class="s2d-face" data-track="{face.track}">
+  {_thumbnail(face)}
+  <div>
+    <h3>Face {face.track} <span class="s2d-time">{_clock(face.start)} – {_clock(face.end)}</span></h3>
+    <ul class="s2d-bars">{"".join(bars)}</ul>
+    <details><summary>Over time</summary><ol>{"".join(segments)}</ol></details>
+  </div>
+</article>"""
+
+
+def _bar(label: str, score: float, colour: str) -> str:
+    filled = f'<span style="width:{score:.1%};background:{colour}"></span>'
+    return (
+        f'<li><span class="s2d-label">{escape(label)}</span><span class="s2d-track">{filled}</span>'
+        f'<span class="s2d-score">{score:.0%}</span></li>'
+    )
+
+
+def _thumbnail(face: FaceTimeline) -> str:
+    if not face.thumbnails:
+        return ""
+    _, pixels = face.thumbnails[len(face.thumbnails) // 2]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img src="data:image/jpeg;base64,{data}" alt="Face {face.track}">'
+
+
+def _clock(seconds: float) -> str:
+    """`0:04.2`: minutes, seconds and tenths."""
+    tenths = round(seconds * 10)
+    return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"

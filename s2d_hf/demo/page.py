@@ -1,0 +1,135 @@
+"""The page: what is on it and what its button does."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .messages import HEADER, face_cards, footer, summary
+from .run import AnalysisStopped, analyse_file
+
+if TYPE_CHECKING:
+    import gradio
+
+    from ..timeline import S2DTimeline
+
+# Files are looked through every ten minutes and deleted after a day: longer than an analysis should take.
+DELETE_CACHE = (600, 86_400)
+# A face needs no more than this of a camera, and no sound.
+CAMERA = {"video": {"width": {"ideal": 1280}, "height": {"ideal": 720}}, "audio": False}
+
+
+def import_gradio() -> ModuleType:
+    """
+    Gradio, which only the demo needs.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError('The demo needs Gradio: pip install "s2d-hf[demo]"') from error
+    return gradio
+
+
+def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks":
+    """
+    The page for an analyser; [`serve_demo`] serves it with its style.
+
+    Args:
+        analyser (`S2DTimeline`): Called with the path of a video; several visitors wait for one another.
+        shared (`bool`): Say that videos pass through Gradio's servers.
+
+    Raises:
+        ImportError: if Gradio is not installed.
+    """
+    gr = import_gradio()
+
+    def nothing() -> list[Any]:
+        return [None, "", gr.Column(visible=False), "", None, None, None, None]
+
+    def running(is_running: bool) -> list[Any]:
+        start = gr.Button("Analysing…" if is_running else "Analyse", interactive=not is_running)
+        return [gr.Video(interactive=not is_running), start, gr.Button(visible=is_running)]
+
+    stopped: set[str] = set()  # sessions whose analysis shall end
+
+    def show(path: str | None, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Iterator[list[Any]]:  # noqa: B008
+        def report(share: float, text: str) -> None:
+            if request.session_hash in stopped:
+                raise AnalysisStopped
+            progress(share, desc=text)
+
+        # Gradio has copied the files when it comes back for more, and the folder is deleted
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = analyse_file(analyser, path, Path(folder), report)
+            if isinstance(outcome, str):
+                yield [None, outcome, *nothing()[2:]]
+                return
+            timeline, files = outcome
+            tables = [files["csv"], files["json"], files["mp4"]]
+            visible = gr.Column(visible=True)
+            yield [files["mp4"], summary(timeline), visible, face_cards(timeline), files["png"], *tables]
+
+    def start(request: gr.Request) -> list[Any]:
+        stopped.discard(request.session_hash)
+        return [*running(True), *nothing()]
+
+    def stop(request: gr.Request) -> None:
+        stopped.add(request.session_hash)
+
+    with gr.Blocks(title="Facial expressions over time", analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
+        gr.HTML(HEADER)
+        with gr.Row():
+            with gr.Column(min_width=300):
+                video = gr.Video(
+                    label="Your video",
+                    sources=["upload", "webcam"],
+                    webcam_options=gr.WebcamOptions(constraints=CAMERA),
+                    height=380,
+                    buttons=[],
+                    elem_id="s2d-input",
+                )
+                with gr.Row():
+                    start_button = gr.Button("Analyse", variant="primary", interactive=False, elem_id="s2d-analyse")
+                    stop_button = gr.Button("Stop", visible=False, scale=0, min_width=110, elem_id="s2d-stop")
+                status = gr.HTML(elem_id="s2d-status")
+            with gr.Column(min_width=300):
+                annotated = gr.Video(
+                    label="Annotated",
+                    interactive=False,
+                    autoplay=True,
+                    height=380,
+                    buttons=[],
+                    elem_id="s2d-annotated",
+                )
+        with gr.Column(visible=False, elem_id="s2d-results") as results:
+            faces = gr.HTML()
+            plot = gr.Image(
+                label="Timeline", show_label=False, interactive=False, buttons=["fullscreen"], elem_id="s2d-plot"
+            )
+            with gr.Row():
+                downloads = [
+                    gr.DownloadButton(label, elem_id=f"s2d-{ending}", min_width=90)
+                    for ending, label in (("csv", "↓ CSV"), ("json", "↓ JSON"), ("mp4", "↓ MP4"))
+                ]
+        gr.HTML(footer(shared))
+
+        shown = [annotated, status, results, faces, plot, *downloads]
+        controls = [video, start_button, stop_button]
+        at_once = {"show_progress": "hidden", "queue": False}
+
+        video.change(
+            lambda path: [gr.Button(interactive=path is not None), *nothing()],
+            video,
+            [start_button, *shown],
+            **at_once,
+        )
+        started = start_button.click(start, None, [*controls, *shown], **at_once)
+        ended = started.then(show, video, shown, show_progress_on=annotated, concurrency_limit=1)
+        ended.then(lambda: running(False), None, controls, **at_once)
+        stop_button.click(stop, **at_once)
+        demo.unload(stop)
+    return demo.queue(max_size=20)
