@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from s2d_hf.demo import serve_demo
-from s2d_hf.timeline import FaceTimeline, Segment, VideoTimeline, WindowScores
+from s2d_hf.timeline import FaceTimeline, Segment, VideoTimeline
 
 from .videos import write_video
 
@@ -44,7 +44,7 @@ class StandInAnalyser:
     labels = LABELS
 
     def __call__(
-        self, source: str, progress: bool = True, on_window: Callable[[WindowScores], None] | None = None
+        self, source: str, progress: bool = True, on_progress: Callable[[float], None] | None = None
     ) -> StandInTimeline:
         if "bug" in Path(source).name:
             raise RuntimeError("a bug")
@@ -55,7 +55,7 @@ class StandInAnalyser:
             return timeline
         steps = 50
         for step in range(steps):
-            on_window(WindowScores(1, duration * step / steps, duration * (step + 1) / steps, FIRST_SCORES[0]))
+            on_progress(duration * (step + 1) / steps)
             time.sleep(SLOW_SECONDS / steps if "slow" in Path(source).name else 0.002)
         timeline.tracks = [
             _face(1, FIRST_SCORES, 0.0, duration, width * 0.3, frames),

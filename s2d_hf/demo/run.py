@@ -11,7 +11,7 @@ from ..timeline.streaming import open_stream
 from .messages import message, summary
 
 if TYPE_CHECKING:
-    from ..timeline import S2DTimeline, VideoTimeline, WindowScores
+    from ..timeline import S2DTimeline, VideoTimeline
 
 logger = logging.get_logger(__name__)
 
@@ -44,7 +44,7 @@ def analyse_file(
     name = Path(path).name
     try:
         report(0.0, "Looking for faces")
-        timeline = analyser(path, progress=False, on_window=_window_reporter(path, report))
+        timeline = analyser(path, progress=False, on_progress=_progress_reporter(path, report))
         if not timeline.tracks:
             return summary(timeline)
         report(ANALYSIS_SHARE, "Drawing the results")
@@ -65,17 +65,17 @@ def analyse_file(
         )
 
 
-def _window_reporter(path: str, report: Callable[[float, str], Any]) -> "Callable[[WindowScores], None]":
-    """Turns the analyser's windows into the share of the video that has been looked at."""
+def _progress_reporter(path: str, report: Callable[[float, str], Any]) -> Callable[[float], None]:
+    """Turns the times of the frames into the share of the video that has been looked at."""
     with open_stream(path) as stream:
         duration = stream.duration
 
-    def on_window(window: "WindowScores") -> None:
-        share = min(1.0, window.end / duration) if duration else 0.0
+    def on_progress(seconds: float) -> None:
+        share = min(1.0, seconds / duration) if duration else 0.0
         of_all = f" of {duration:.0f}" if duration else ""
-        report(ANALYSIS_SHARE * share, f"Seen {window.end:.0f}{of_all} s")
+        report(ANALYSIS_SHARE * share, f"Seen {seconds:.0f}{of_all} s")
 
-    return on_window
+    return on_progress
 
 
 def _write_files(timeline: "VideoTimeline", path: str, folder: Path) -> dict[str, Path]:

@@ -165,6 +165,7 @@ class S2DTimeline:
         source: str | os.PathLike | int,
         progress: bool = True,
         on_window: Callable[[WindowScores], None] | None = None,
+        on_progress: Callable[[float], None] | None = None,
     ) -> VideoTimeline:
         """
         Analyses a video; of a camera, until it ends or is interrupted (Ctrl-C).
@@ -174,6 +175,8 @@ class S2DTimeline:
             progress (`bool`): Show a progress bar.
             on_window (`Callable`, *optional*): Called with every window's [`WindowScores`], in the order in which they
                 become known.
+            on_progress (`Callable`, *optional*): Called with the time of every frame that was looked at, in seconds.
+                It may raise an exception, which ends the analysis.
 
         Returns:
             [`VideoTimeline`]; without tracks where there is no face.
@@ -199,6 +202,8 @@ class S2DTimeline:
                 try:
                     for seconds in analysis.run():
                         bar.update(max(0.0, min(seconds, bar.total or seconds) - bar.n))
+                        if on_progress is not None:
+                            on_progress(seconds)
                 except KeyboardInterrupt:
                     if not stream.is_live:
                         raise

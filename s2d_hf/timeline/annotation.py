@@ -505,10 +505,7 @@ def _rounded(size: tuple[int, int], colour: tuple[int, int, int, int], radius: i
 def _load_font(size: int, text: str) -> ImageFont.FreeTypeFont:
     if any(ord(character) > 0x24F for character in text):
         # Pillow's own font has Latin letters only
-        try:
-            from matplotlib import get_data_path
+        from matplotlib import get_data_path
 
-            return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-        except ImportError:
-            pass
+        return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
     return ImageFont.load_default(size)

@@ -51,7 +51,6 @@ def plot_timeline(timeline: VideoTimeline, path: str | os.PathLike | None = None
 
     Raises:
         ValueError: if `path` has another suffix.
-        ImportError: if matplotlib is not installed.
 
     Example:
     ```python
@@ -61,10 +60,6 @@ def plot_timeline(timeline: VideoTimeline, path: str | os.PathLike | None = None
     path = None if path is None else Path(path)
     if path is not None and path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`path` must end in {', '.join(SUFFIXES)}, got {str(path)!r}.")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError('Plots need matplotlib; install it with `pip install "s2d-hf[train]"`.') from error
     figure = _TimelineFigure(timeline).draw()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

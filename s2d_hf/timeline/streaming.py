@@ -10,6 +10,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 from transformers.utils import logging
 
 from ..frames_s2d import display_matrix, is_url, turn_upright
@@ -120,7 +121,8 @@ class FileStream(VideoStream):
             self._container = av.open(self.name)
         except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{self.name} could not be opened: it is truncated, damaged or no video. ({error})"
+                f"{self.name} could not be opened: it is truncated, damaged or no video. "
+                f"({getattr(error, 'strerror', None) or error})"
             ) from error
         try:
             self._start()
@@ -185,7 +187,13 @@ class FileStream(VideoStream):
 
     def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
         width, height = self._size
-        return turn_upright(frame.to_ndarray(format="rgb24", width=width, height=height), self._matrix)
+        colours = {}
+        if frame.colorspace == Colorspace.ITU709:  # which PyAV before 18 minds only where it is told everything
+            colours = {"src_colorspace": Colorspace.ITU709, "dst_colorspace": Colorspace.ITU709}
+            colours["src_color_range"] = ColorRange.JPEG if frame.color_range == ColorRange.JPEG else ColorRange.MPEG
+            colours["dst_color_range"] = ColorRange.JPEG
+        array = frame.to_ndarray(format="rgb24", width=width, height=height, **colours)
+        return turn_upright(array, self._matrix)
 
 
 class CameraStream(VideoStream):

@@ -285,9 +285,3 @@ def test_drawing_needs_no_pyplot(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     plot_timeline(made_timeline(made_face()), tmp_path / "plot.png")
     assert Path(tmp_path / "plot.png").stat().st_size
-
-
-def test_plot_without_matplotlib_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"matplotlib.*s2d-hf\["):
-        plot_timeline(made_timeline(made_face()), tmp_path / "plot.png")
