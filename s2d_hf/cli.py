@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -52,8 +53,10 @@ def _add_archive(commands: argparse._SubParsersAction) -> None:
 
 def _archive(arguments: argparse.Namespace) -> int:
     settings = model_settings(arguments)
-    from .archive import analyse_archive
-
+    try:
+        from .archive import analyse_archive
+    except ImportError as error:
+        raise ImportError(f'archives need more libraries: pip install "s2d-hf[archive]". ({error})') from error
     summary = analyse_archive(
         arguments.source,
         arguments.output,
@@ -158,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"s2d-hf: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -167,4 +170,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # with torch 2.11, gloo may abort a process that unloads: everything is written by now
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -29,7 +29,8 @@ def dependency_floors() -> list[str]:
     """`name==version` for every lower bound in pyproject.toml, extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
-    found = (re.match(r"([\w-]+)>=([\d.]+)", requirement) for requirement in project["dependencies"] + extras)
+    pattern = r"([\w-]+)(?:\[[\w,-]+\])?>=([\d.]+)"
+    found = (re.match(pattern, requirement) for requirement in project["dependencies"] + extras)
     return [f"{match.group(1)}=={match.group(2)}" for match in found if match]
 
 

@@ -1,0 +1,126 @@
+"""The prediction over a whole archive, on processes or on Ray."""
+
+import functools
+import inspect
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .process_job import find_processes, run_processes
+from .ray_job import run_ray
+from .records import ArchiveSummary
+from .sources import list_videos
+from .worker import Analyser
+
+if TYPE_CHECKING:
+    import datasets
+
+# Settings that say where and how fast to compute. With other ones, a job may go on.
+NOT_RECORDED = ("device", "batch_size")
+
+
+def analyse_archive(
+    source: "str | os.PathLike | datasets.Dataset",
+    output: str | os.PathLike,
+    model: str | os.PathLike,
+    *,
+    ray: bool = False,
+    num_actors: int | None = None,
+    ray_address: str | None = None,
+    path_column: str | None = None,
+    split: str | None = None,
+    retry_failed: bool = True,
+    progress: bool = True,
+    **settings: Any,
+) -> ArchiveSummary | None:
+    """
+    Finds the faces in all videos of an archive and their expressions over time.
+
+    The results go into a folder, which [`read_archive`] reads: what is done is not done again, so after a kill the
+    same call goes on. Videos that can't be analysed are listed with the reason in `failures.csv`, all in
+    `videos.parquet`. See [`run_processes`] and [`run_ray`] for how the work is shared.
+
+    Args:
+        source (`str`, `Path` or `datasets.Dataset`): A folder, a table of paths or a dataset; see [`list_videos`].
+        output (`str` or `Path`): The folder to write, or to go on with.
+        model (`str` or `Path`): A video model: a folder, or a name on the Hub.
+        ray (`bool`): Run on Ray, and not on this process and those that `accelerate launch` has started beside it.
+        num_actors (`int`, *optional*), ray_address (`str`, *optional*): With `ray`; see [`run_ray`].
+        path_column (`str`, *optional*), split (`str`, *optional*): See [`list_videos`].
+        retry_failed (`bool`): Try videos again that failed in an earlier run.
+        progress (`bool`): Show a progress bar.
+        settings: For `S2DTimeline.from_pretrained`: `face_detector`, `fps`, `window_stride`, `device` and others. But
+            for `device` and `batch_size`, they must be the same when a job goes on.
+
+    Returns:
+        [`ArchiveSummary`]: of all that is in `output`; `None` in processes of `accelerate launch` beside the main one.
+
+    Raises:
+        FileNotFoundError: if there is no such source.
+        ImportError: if a library is missing that the source or Ray needs.
+        RuntimeError: if the job on Ray fails as a whole.
+        TypeError: if a setting is unknown.
+        ValueError: if arguments are wrong, or `output` was begun with another source, model or other settings.
+    """
+    if not ray and (num_actors is not None or ray_address is not None):
+        raise ValueError("`num_actors` and `ray_address` are for jobs on Ray: pass `ray=True` with them.")
+    from ..timeline.analysis import S2DTimeline
+
+    # other machines' processes run in other folders
+    model = str(Path(model).absolute()) if os.path.isdir(model) else str(model)
+    if settings.get("face_detector_weights") is not None:
+        settings["face_detector_weights"] = str(Path(settings["face_detector_weights"]).absolute())
+    recorded = {
+        "source": _describe_source(source),
+        "path_column": path_column,
+        "split": split,
+        "model": model,
+        **_complete_settings(S2DTimeline, model, settings),
+    }
+    items = list_videos(source, path_column, split)
+    common = {"settings": recorded, "retry_failed": retry_failed, "progress": progress}
+    if ray:
+        factory = functools.partial(_load_analyser, model, settings)
+        use_gpus = str(settings.get("device") or "cuda").startswith("cuda")
+        return run_ray(items, output, factory, num_actors=num_actors, address=ray_address, use_gpus=use_gpus, **common)
+    if str(settings.get("device") or "cuda") == "cuda":  # whichever it is, to each process its own
+        settings["device"] = _own_device() or settings.get("device")
+    return run_processes(items, output, functools.partial(_load_analyser, model, settings), **common)
+
+
+def _load_analyser(model: str, settings: dict[str, Any]) -> Analyser:
+    from ..timeline.analysis import S2DTimeline
+
+    return S2DTimeline.from_pretrained(model, **settings)
+
+
+def _complete_settings(analyser: type, model: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """
+    What the results depend on: the settings with the defaults of `from_pretrained` and of the constructor, to which
+    it hands the rest on. One that is spelt out is no other one.
+    """
+    loading = inspect.signature(analyser.from_pretrained).bind(model, **settings)
+    loading.apply_defaults()
+    complete = dict(list(loading.arguments.items())[1:])
+    rest = complete.pop("settings")
+    constructing = inspect.signature(analyser).bind(None, None, **rest)
+    constructing.apply_defaults()
+    complete |= dict(list(constructing.arguments.items())[2:])
+    # a token must not be written down
+    complete["revision"] = (complete.pop("hub_arguments") or {}).get("revision")
+    return {name: value for name, value in complete.items() if name not in NOT_RECORDED}
+
+
+def _own_device() -> str | None:
+    """The device of this process among several; one process alone leaves the choice to the analyser."""
+    state = find_processes()
+    return str(state.device) if state.num_processes > 1 else None
+
+
+def _describe_source(source: Any) -> str:
+    if not isinstance(source, (str, os.PathLike)):
+        return f"datasets.Dataset {source.info.dataset_name} [{source.split}]"
+    return str(Path(source).absolute()) if os.path.exists(source) else str(source)
+
+
+__all__ = ["analyse_archive"]
