@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .face_detection_s2d import FaceDetector
-from .face_tracking_s2d import FaceFollower, FollowedFace
+from .face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame, colour_histogram
 from .frames_s2d import scale_to_eight_bit
 
 try:
@@ -22,6 +22,8 @@ except ImportError:  # comes with face-alignment
 _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)
 # Eyes nearer to each other than this part of the crop belong to a face in profile: their line says nothing.
 _MIN_EYE_DISTANCE = 0.15
+# So much have the colours of two faces in common that are taken for one person's.
+SAME_FACE_LIKENESS = 0.6
 
 
 def crop_square(
@@ -173,7 +175,10 @@ class FaceCropperMixin:
 
     def face_crop_size(self, size: Any = None) -> int:
         """Edge of the face crops in pixels: what the processor's resizing would make of them."""
-        size = dict(self.size if size is None else size)
+        size = self.size if size is None else size
+        if isinstance(size, int):
+            return size
+        size = dict(size)
         return int(size.get("shortest_edge") or size["height"])
 
     def crop_faces(
@@ -187,7 +192,8 @@ class FaceCropperMixin:
     ) -> tuple[list[torch.Tensor], np.ndarray]:
         """
         Crops the main face of a video: the one that is largest and seen longest (most face lengths, added up over the
-        frames). In frames without it, the crop stays where it was nearest in time.
+        frames), with the faces of other tracks that have its colours, as after a cut. In frames without it, the crop
+        stays where it was nearest in time.
 
         Args:
             frames (`list[torch.Tensor]`): RGB frames `(3, height, width)`, in order.
@@ -248,14 +254,33 @@ class FaceCropperMixin:
             for face in frame.faces:
                 tracks.setdefault(face.track, {})[i] = face
         if not tracks:
+            among = f" in {len(followed)} frames" if len(followed) > 1 else ""
             raise ValueError(
-                f"No face was found in {len(followed)} frames. If the video is cropped to a face already, pass "
-                "`do_crop_faces=False`."
+                f"No face was found{among}. If what it shows is cropped to a face already, pass `do_crop_faces=False`."
             )
         main = max(tracks.values(), key=lambda track: sum(face.side for face in track.values()))
+        _join_broken_tracks(main, followed)
         seen = np.array(sorted(main))
         positions = np.cumsum(is_new) - 1
         return [main[int(seen[np.abs(seen - position).argmin()])] for position in positions]
+
+
+def _join_broken_tracks(main: dict[int, FollowedFace], followed: list[FollowedFrame]) -> None:
+    """
+    Adds to a track, the faces by their frames' numbers, the faces of other frames that look like its own: those of one
+    person before and after a cut, or a movement too fast to follow.
+    """
+
+    def look(i: int, face: FollowedFace) -> np.ndarray:
+        half = face.side / 2
+        return colour_histogram(followed[i].frame, (*(face.center - half), *(face.center + half)))
+
+    wanted = np.mean([look(i, face) for i, face in main.items()], axis=0)
+    for i, frame in enumerate(followed):
+        if i not in main and frame.faces:
+            likeness = [float(np.minimum(look(i, face), wanted).sum()) for face in frame.faces]
+            if max(likeness) >= SAME_FACE_LIKENESS:
+                main[i] = frame.faces[int(np.argmax(likeness))]
 
 
 __all__ = ["FaceCropperMixin", "crop_square", "find_roll_angles"]

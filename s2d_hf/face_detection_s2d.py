@@ -20,6 +20,9 @@ FACE_DETECTORS = ("retinaface", "yunet", "sfd", "blazeface", "scrfd")
 
 # How each of face-alignment's detectors names its threshold.
 _THRESHOLD_ARGUMENTS = ("confidence_threshold", "score_threshold", "filter_threshold", "min_score_thresh")
+_DEVICES = ("cpu", "cuda", "mps")
+# Frames with a shorter edge hold no face that a detector finds, and sfd fails on them.
+_MIN_EDGE = 32
 
 
 class FaceDetector:
@@ -37,7 +40,8 @@ class FaceDetector:
         device (`str` or `torch.device`): Where the detector runs.
 
     Raises:
-        ValueError: if there is no such detector, or the weights are another one's.
+        ValueError: if there is no such detector, face-alignment does not run on the device, or the weights are another
+            one's.
         FileNotFoundError: if there is no such file of weights.
         ImportError: if face-alignment is not installed.
     """
@@ -54,6 +58,9 @@ class FaceDetector:
             raise ValueError(f"`face_detector` must be one of {', '.join(FACE_DETECTORS)}, got {name!r}.")
         if weights is not None and not Path(weights).is_file():
             raise FileNotFoundError(f"There is no file of weights {weights} for the face detector {name}.")
+        device = torch.device(device)
+        if device.type not in _DEVICES:
+            raise ValueError(f"Face detectors run on {', '.join(_DEVICES)}, not on `device` {str(device)!r}.")
         self.name = name
         self.max_size = max_size
         self.threshold = threshold
@@ -78,6 +85,8 @@ class FaceDetector:
         if scale < 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+        if min(small.shape[:2]) < _MIN_EDGE:
+            return np.zeros((0, 5))
         if self.name == "retinaface":
             # trained on BGR, which face-alignment leaves to the caller
             small = np.ascontiguousarray(small[..., ::-1])
@@ -113,7 +122,8 @@ def _load_detector(name: str, weights: str | None, threshold: float, device: str
                 f"The weights of the face detector {name} could not be downloaded; pass the path of a copy as "
                 f"`face_detector_weights`. ({error})"
             ) from error
-        raise ValueError(f"{weights} does not hold the weights of the face detector {name}. ({error})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{weights} does not hold the weights of the face detector {name}. ({reason})") from error
 
 
 def _blazeface_options(weights: Path) -> dict[str, Any]:

@@ -143,7 +143,9 @@ class FaceFollower:
         self._since_detection += 1
         if is_cut or self._since_detection >= self.detect_every or self._detected_at == -np.inf:
             self._look(time, frame)
-        return done + self._release(self._detected_at - self.max_gap - 2 * self.smoothing)
+        # the latest detection's own frame waits: only the next one tells whether a track ends there
+        until = self._detected_at - self.max_gap - 2 * self.smoothing
+        return done + self._release(min(until, np.nextafter(self._detected_at, -np.inf)))
 
     def finish(self) -> list[FollowedFrame]:
         """The frames that are left when the stream ends."""
@@ -159,16 +161,16 @@ class FaceFollower:
     def _look(self, time: float, frame: np.ndarray) -> None:
         """Detects the faces of a frame and links them to the tracks."""
         self._since_detection = 0
-        self._detected_at = time
+        before, self._detected_at = self._detected_at, time
         faces = self.detect([frame])[0]
         centers = (faces[:, 0:2] + faces[:, 2:4]) / 2
         sides = (faces[:, 2:4] - faces[:, 0:2]).max(axis=1)
-        looks = [_colours(frame, face) for face in faces]
+        looks = [colour_histogram(frame, face) for face in faces]
         angles = np.zeros(len(faces))
         if self.find_angles is not None and len(faces):
             angles = self.find_angles(frame, faces[:, :4])
-        # frames come at times that are rounded
-        tracks = [track for track in self._tracks if time - track.last <= self.max_gap + 1e-6]
+        # a face that was found the last time has no gap, however rare detections are; times are rounded
+        tracks = [track for track in self._tracks if track.last == before or time - track.last <= self.max_gap + 1e-6]
         linked = self._link(tracks, time, centers, sides, looks)
         for i in range(len(faces)):
             track = linked.get(i)
@@ -213,19 +215,15 @@ class FaceFollower:
             self._tracks = [track for track in self._tracks if track.last > done[-1].time]
             for track in self._tracks:
                 while len(track.observations) > 2 and track.observations[1][0] < past:
-                    del track.observations[0]
+                    *_, angle = track.observations.pop(0)
+                    if np.isnan(track.observations[0][-1]):  # the latest known one lasts
+                        track.observations[0] = (*track.observations[0][:-1], angle)
         return done
 
     def _position(self, track: _Track, time: float) -> tuple[np.ndarray, float, float]:
         observations = np.array(track.observations)
-        times = observations[:, 0]
-        reach = max(2 * self.smoothing, 1e-6)
-        near = np.abs(times - time) <= reach
-        # at least the detections right before and after
-        near[max(0, np.searchsorted(times, time, side="right") - 1)] = True
-        near[min(len(times) - 1, np.searchsorted(times, time, side="left"))] = True
         x, y, log_side, angle = (
-            _local_line(times[near], observations[near, i], time, self.smoothing) for i in range(1, 5)
+            _smooth_value(observations[:, 0], observations[:, i], time, self.smoothing) for i in range(1, 5)
         )
         return np.array([x, y]), float(np.exp(log_side)), angle
 
@@ -244,12 +242,22 @@ def is_cut_between(before: np.ndarray, after: np.ndarray) -> bool:
     return float(np.mean(likeness)) < CUT_LIKENESS
 
 
-def _local_line(times: np.ndarray, values: np.ndarray, time: float, width: float) -> float:
-    """Where a straight line, fitted to values with Gaussian weights around a time, passes that time; 0 if all NaN."""
+def _smooth_value(times: np.ndarray, values: np.ndarray, time: float, width: float) -> float:
+    """A series' smoothed value at a time; unknown ones, NaN, are left out, and 0 is returned if all of them are."""
     known = np.isfinite(values)
     if not known.any():
         return 0.0
-    offsets, values = times[known] - time, values[known]
+    times, values = times[known], values[known]
+    near = np.abs(times - time) <= max(2 * width, 1e-6)
+    # at least the ones right before and after
+    near[max(0, np.searchsorted(times, time, side="right") - 1)] = True
+    near[min(len(times) - 1, np.searchsorted(times, time, side="left"))] = True
+    return _local_line(times[near], values[near], time, width)
+
+
+def _local_line(times: np.ndarray, values: np.ndarray, time: float, width: float) -> float:
+    """Where a straight line, fitted to values with Gaussian weights around a time, passes that time."""
+    offsets = times - time
     # the nearest ones weigh as much as anything, so that no weight vanishes in a gap
     width = max(width, float(np.abs(offsets).min()), 1e-6)
     weights = np.exp(-0.5 * (offsets / width) ** 2)
@@ -263,8 +271,8 @@ def _local_line(times: np.ndarray, values: np.ndarray, time: float, width: float
     return float(np.clip(mean - slope * mean_offset, values.min(), values.max()))
 
 
-def _colours(frame: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """Histogram of the colours in a face's box; its 6 x 6 x 6 bins sum up to 1."""
+def colour_histogram(frame: np.ndarray, face: Sequence[float]) -> np.ndarray:
+    """Histogram of the colours in a face's box (x1, y1, x2, y2, ...), `(216,)`, which sums up to 1."""
     height, width = frame.shape[:2]
     x1, y1 = (int(np.clip(value, 0, limit - 1)) for value, limit in zip(face[:2], (width, height), strict=True))
     x2, y2 = (int(np.clip(value, low + 1, limit)) for value, low, limit in
@@ -280,4 +288,4 @@ def _histogram(pixels: np.ndarray) -> np.ndarray:
     return histogram / max(float(histogram.sum()), 1e-9)
 
 
-__all__ = ["FaceFollower", "FollowedFace", "FollowedFrame"]
+__all__ = ["FaceFollower", "FollowedFace", "FollowedFrame", "colour_histogram", "is_cut_between"]

@@ -224,8 +224,8 @@ class _PendingVideos:
 
 
 def _frame_times(metadata: VideoMetadata) -> np.ndarray:
-    """Times of the chosen frames in seconds; frames and folders are taken to have 25 a second."""
-    return np.asarray(metadata.frames_indices) / (metadata.fps or 25.0)
+    """Times of the chosen frames in seconds; of frames without known times, 8 are taken to fill a second."""
+    return np.asarray(metadata.frames_indices) / (metadata.fps or 8.0)
 
 
 def _chooser(

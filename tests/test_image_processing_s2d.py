@@ -1,13 +1,20 @@
+import copy
+import json
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from huggingface_hub import HfApi
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from s2d_hf import MobileFaceNetLandmarkEncoder, S2DImageProcessor
+from s2d_hf import MobileFaceNetLandmarkEncoder, S2DImageProcessor, S2DVideoProcessor
+from s2d_hf.conversion import read_landmark_encoder
+
+from .face_videos import PlacedFace, draw_faces
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -142,3 +149,160 @@ def test_normalised_images_pass_when_told_so(processor, face):
     pixels = processor(face, return_tensors="pt")["pixel_values"]
     again = processor(pixels, do_rescale=False, do_normalize=False, return_tensors="pt")
     torch.testing.assert_close(again["pixel_values"], pixels)
+
+
+@pytest.fixture(scope="module")
+def yunet(shared) -> str:
+    return str(shared / "weights" / "face_detection_yunet_2026may.onnx")
+
+
+@pytest.fixture(scope="module")
+def cropping(yunet) -> S2DImageProcessor:
+    """Finds and crops faces, and leaves them turned as they are."""
+    return S2DImageProcessor(
+        face_detector="yunet", face_detector_weights=yunet, do_crop_faces=True, do_landmarks=False
+    )
+
+
+@pytest.fixture(scope="module")
+def upright(yunet, landmark_weights) -> S2DImageProcessor:
+    """Turns faces upright too, and computes landmark features."""
+    return S2DImageProcessor(
+        landmark_encoder=read_landmark_encoder(landmark_weights), face_detector="yunet", face_detector_weights=yunet,
+        do_crop_faces=True,
+    )  # fmt: skip
+
+
+def test_the_largest_face_of_a_photograph_is_cropped(cropping):
+    picture = skimage.data.astronaut()
+    output = cropping(picture, return_tensors="pt", return_face_boxes=True)
+    assert output["face_boxes"].shape == (1, 4) and output["face_boxes"].dtype == torch.float32
+    x1, y1, x2, y2 = output["face_boxes"][0].tolist()
+    assert ((x1 + x2) / 2, (y1 + y2) / 2) == pytest.approx((223, 119), abs=8)
+    assert x2 - x1 == pytest.approx(y2 - y1) == pytest.approx(1.1 * 118, rel=0.1)
+    # what the box says is what is shown
+    shown = Image.fromarray(picture).resize((224, 224), Image.Resampling.BILINEAR, (x1, y1, x2, y2))
+    expected = ((np.asarray(shown) / 255 - MEAN) / STD).transpose(2, 0, 1)
+    assert abs(output["pixel_values"][0].numpy() - expected).mean() < 0.05
+    two = draw_faces([PlacedFace((150, 180), 160), PlacedFace((450, 180), 100)])
+    box = cropping(two, return_tensors="pt", return_face_boxes=True)["face_boxes"][0]
+    np.testing.assert_allclose((box[:2] + box[2:]) / 2, (150, 180), atol=12)
+
+
+def test_face_boxes_come_on_request(cropping):
+    picture = skimage.data.astronaut()
+    assert set(cropping(picture)) == {"pixel_values"}
+    assert set(cropping(picture, return_face_boxes=True)) == {"pixel_values", "face_boxes"}
+    assert set(cropping(picture, return_face_boxes=True, do_crop_faces=False)) == {"pixel_values"}
+
+
+def test_turned_faces_and_their_landmarks(upright):
+    """With the eyes level, features and points are those of the face that is not turned."""
+    level, turned = (draw_faces([PlacedFace((320, 180), 150, angle=angle)]) for angle in (0, 25))
+    options = {"return_landmarks": True, "return_tensors": "pt"}
+    expected = upright(level, **options)
+    for name, do_align_faces in (("aligned", None), ("aligned", True), ("askew", False)):
+        output = upright(turned, do_align_faces=do_align_faces, **options)
+        eyes = output["landmarks"][0, 42:48].mean(dim=0) - output["landmarks"][0, 36:42].mean(dim=0)
+        angle = float(torch.rad2deg(torch.atan2(eyes[1], eyes[0])))
+        difference = float((output["landmarks"] - expected["landmarks"]).norm(dim=-1).mean())
+        if name == "aligned":
+            assert abs(angle) < 5 and difference < 0.06
+        else:
+            assert angle == pytest.approx(25, abs=6) and difference > 0.08
+
+
+def test_every_kind_of_photograph_gives_the_same_crop(cropping, tmp_path):
+    picture = skimage.data.astronaut()
+    path = tmp_path / "photograph.png"
+    Image.fromarray(picture).save(path)
+    expected = cropping(picture, return_tensors="pt", return_face_boxes=True)
+    for image in (
+        Image.fromarray(picture), torch.from_numpy(picture), picture.transpose(2, 0, 1), picture[None], path,
+        str(path), picture / 255, (picture / 255).astype(np.float32), picture.astype(np.float32),
+        picture.astype(np.uint16) * 257,
+    ):  # fmt: skip
+        output = cropping(image, return_tensors="pt", return_face_boxes=True)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(output[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_batches_of_photographs_equal_one_by_one(cropping):
+    images = [
+        skimage.data.astronaut(),
+        draw_faces([PlacedFace((300, 200), 90)], height=400, width=500),
+        draw_faces([PlacedFace((150, 300), 200)], height=640, width=360),
+    ]
+    together = cropping(images, return_tensors="pt", return_face_boxes=True)
+    assert together["pixel_values"].shape == (3, 3, 224, 224) and together["face_boxes"].shape == (3, 4)
+    for i, image in enumerate(images):
+        alone = cropping(image, return_tensors="pt", return_face_boxes=True)
+        for name in together:
+            torch.testing.assert_close(together[name][i : i + 1], alone[name])
+
+
+def test_still_faces_are_cropped_as_those_of_a_video(cropping):
+    frame = draw_faces([PlacedFace((300, 200), 120, angle=10)])
+    video = S2DVideoProcessor(
+        face_detector="yunet", face_detector_weights=cropping.face_detector_weights, do_crop_faces=True,
+        do_landmarks=False, num_frames=2,
+    )  # fmt: skip
+    frames = video([frame, frame], return_tensors="pt")["pixel_values"][0]
+    still = cropping(frame, return_tensors="pt")["pixel_values"][0]
+    for pixels in frames:
+        torch.testing.assert_close(pixels, still, atol=0.1, rtol=0)
+
+
+def test_photographs_without_faces_are_named(cropping, tmp_path):
+    empty = draw_faces([])
+    Image.fromarray(empty).save(tmp_path / "landscape.png")
+    with pytest.raises(ValueError, match=r"images\[1\]: No face was found"):
+        cropping([skimage.data.astronaut(), empty])
+    with pytest.raises(ValueError, match=r"landscape\.png: No face was found.*`do_crop_faces=False`"):
+        cropping(tmp_path / "landscape.png")
+    with pytest.raises(ValueError, match=r"images\[0\]: `do_align_faces=True` needs a landmark encoder"):
+        cropping(skimage.data.astronaut(), do_align_faces=True)
+
+
+def test_cropping_survives_saving_and_copying(cropping, yunet, tmp_path):
+    picture = skimage.data.astronaut()
+    expected = cropping(picture, return_tensors="pt")["pixel_values"]
+    for again in (copy.deepcopy(cropping), pickle.loads(pickle.dumps(cropping))):
+        assert torch.equal(again(picture, return_tensors="pt")["pixel_values"], expected)
+    changed = copy.deepcopy(cropping)
+    changed.face_margin = 0.3
+    changed.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert {"do_crop_faces": True, "face_margin": 0.3, "face_detector": "yunet"}.items() <= settings.items()
+    assert not {"face_detector_weights", "_loaded_detector"} & set(settings)
+    assert {"face_cropping_s2d.py", "face_detection_s2d.py", "face_tracking_s2d.py"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    S2DImageProcessor(do_landmarks=False).save_pretrained(tmp_path)
+    for loader in (S2DImageProcessor, AutoImageProcessor):
+        again = loader.from_pretrained(
+            tmp_path, do_crop_faces=True, face_detector="yunet", face_detector_weights=yunet
+        )
+        assert torch.equal(again(picture, return_tensors="pt")["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("size", [112, {"shortest_edge": 112}, {"height": 112, "width": 112}])
+def test_sizes_of_face_crops(cropping, size):
+    picture = skimage.data.astronaut()
+    small = cropping(picture, size=size, crop_size=112, return_tensors="pt")["pixel_values"][0]
+    assert small.shape == (3, 112, 112)
+    large = torch.nn.functional.avg_pool2d(cropping(picture, return_tensors="pt")["pixel_values"][0], 2)
+    assert (small - large).abs().mean() < 0.1
+
+
+def test_without_cropping_nothing_changes(processor, face):
+    own = S2DImageProcessor(
+        landmark_encoder=processor.landmark_encoder, face_detector="sfd", face_detector_weights="nowhere.pth"
+    )
+    expected = processor(face, return_tensors="pt")
+    for settings in ({}, {"do_crop_faces": False}, {"return_face_boxes": True, "face_margin": 5.0}):
+        output = own(face, return_tensors="pt", **settings)
+        assert set(output) == set(expected) == {"pixel_values", "landmark_features"}
+        assert all(torch.equal(output[name], expected[name]) for name in expected)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth for the face detector sfd"):
+        own(face, do_crop_faces=True)

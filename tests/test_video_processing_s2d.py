@@ -1,3 +1,7 @@
+import copy
+import json
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +10,9 @@ from transformers import AutoVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from s2d_hf import MobileFaceNetLandmarkEncoder, S2DImageProcessor, S2DVideoProcessor
+from s2d_hf.conversion import read_landmark_encoder
 
+from .face_videos import PlacedFace, draw_faces
 from .videos import counting_frames, frame_number, write_video
 
 
@@ -171,3 +177,259 @@ def test_grey_rgba_and_sixteen_bit_frames(processor, face):
     for frame in (grey, Image.fromarray(grey), opaque, grey.astype(np.uint16) * 257):
         pixels = processor([frame], num_frames=1, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(pixels, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def detectors(shared) -> dict[str, str]:
+    weights = shared / "weights"
+    return {
+        "retinaface": str(weights / "retinaface_mobilenet0.25.pth"),
+        "yunet": str(weights / "face_detection_yunet_2026may.onnx"),
+    }
+
+
+@pytest.fixture(scope="module")
+def cropping(detectors, landmark_weights) -> dict[str, S2DVideoProcessor]:
+    """Processors that find, turn upright and crop faces, one for each detector."""
+    encoder = read_landmark_encoder(landmark_weights)
+    return {
+        name: S2DVideoProcessor(
+            landmark_encoder=encoder, face_detector=name, face_detector_weights=path, do_crop_faces=True,
+            do_landmarks=False, num_frames=4,
+        )
+        for name, path in detectors.items()
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unaligned(detectors) -> S2DVideoProcessor:
+    """The fastest one, without a landmark encoder."""
+    return S2DVideoProcessor(
+        face_detector="yunet", face_detector_weights=detectors["yunet"], do_crop_faces=True, do_landmarks=False,
+        num_frames=4,
+    )  # fmt: skip
+
+
+def crop_of(output, index: int = 0) -> torch.Tensor:
+    return output["pixel_values"][0, index]
+
+
+def coarse_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean absolute difference of 28 x 28 pixels: detectors place their boxes by some percent differently."""
+    a, b = (torch.nn.functional.avg_pool2d(pixels, 8) for pixels in (a, b))
+    return float((a - b).abs().mean())
+
+
+@pytest.fixture(scope="module")
+def tight(unaligned) -> torch.Tensor:
+    """`pixel_values` of the face as a clip of the benchmarks shows it: upright, a tenth of space around it."""
+    frame = draw_faces([PlacedFace((112, 112), 224 / 1.1)], height=224, width=224)
+    return crop_of(unaligned([frame], do_crop_faces=False, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("detector", ["retinaface", "yunet"])
+@pytest.mark.parametrize(
+    ("mirrored", "side", "angle"), [(False, 118, 0), (True, 118, 0), (False, 200, 20), (True, 80, -20)]
+)
+def test_faces_are_cropped_upright_wherever_they_are(cropping, tight, detector, mirrored, side, angle):
+    placed = [PlacedFace((240 + 25 * i, 170 + 6 * i), side, mirrored, angle) for i in range(4)]
+    film = [draw_faces([face]) for face in placed]
+    output = cropping[detector](film, return_tensors="pt", return_face_boxes=True)
+    boxes = output["face_boxes"][0].numpy()
+    np.testing.assert_allclose((boxes[:, :2] + boxes[:, 2:]) / 2, [face.center for face in placed], atol=0.08 * side)
+    np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], 1.1 * side, rtol=0.14)
+    expected = tight.flip(-1) if mirrored else tight
+    askew = cropping[detector](film, return_tensors="pt", do_align_faces=False)
+    for i in range(4):
+        difference = coarse_difference(crop_of(output, i), expected)
+        assert difference < 0.5  # in standard deviations of ImageNet's pixels
+        assert coarse_difference(crop_of(output, i), expected.flip(-1)) > 2 * difference
+        if angle:
+            assert coarse_difference(crop_of(askew, i), expected) > 1.5 * difference
+
+
+def test_face_boxes_come_on_request(unaligned):
+    film = [draw_faces([PlacedFace((320, 180), 150)])] * 4
+    assert set(unaligned(film)) == {"pixel_values"}
+    output = unaligned(film, return_face_boxes=True, return_metadata=True, return_tensors="pt")
+    assert output["face_boxes"].shape == (1, 4, 4) and output["face_boxes"].dtype == torch.float32
+    assert list(output["video_metadata"][0].frames_indices) == [0, 1, 2, 3]
+    assert "face_boxes" not in unaligned(film, return_face_boxes=True, do_crop_faces=False)
+    # a wider margin widens the square around the same middle
+    wide = unaligned(film, return_face_boxes=True, face_margin=0.65, return_tensors="pt")["face_boxes"][0, 0]
+    box = output["face_boxes"][0, 0]
+    torch.testing.assert_close(wide[2:] - wide[:2], (box[2:] - box[:2]) * 1.5, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(wide[2:] + wide[:2], box[2:] + box[:2], rtol=1e-4, atol=1e-3)
+
+
+def test_frames_without_the_face_hold_its_nearest_place(unaligned):
+    empty = draw_faces([])
+    film = [empty, draw_faces([PlacedFace((200, 180), 120)]), draw_faces([PlacedFace((210, 180), 120)]), empty]
+    output = unaligned(film, return_face_boxes=True, return_tensors="pt")
+    boxes = output["face_boxes"][0]
+    assert torch.equal(boxes[0], boxes[1]) and torch.equal(boxes[2], boxes[3])
+    assert boxes[1, 0] < boxes[2, 0]
+    assert crop_of(output, 0).std() > 0  # normalised grey
+    torch.testing.assert_close(crop_of(output, 0)[0], torch.full((224, 224), (90 / 255 - 0.485) / 0.229))
+
+
+def test_the_main_face_of_two(unaligned):
+    small, large = PlacedFace((150, 180), 90), PlacedFace((450, 180), 150, mirrored=True)
+
+    def middle(film) -> np.ndarray:
+        boxes = unaligned(film, return_face_boxes=True, return_tensors="pt")["face_boxes"][0]
+        return ((boxes[:, :2] + boxes[:, 2:]) / 2).numpy()
+
+    both, alone = draw_faces([small, large]), draw_faces([small])
+    np.testing.assert_allclose(middle([both] * 4), [large.center] * 4, atol=15)
+    # in one frame of four it is 150 against 4 x 90
+    np.testing.assert_allclose(middle([alone, both, alone, alone]), [small.center] * 4, atol=15)
+
+
+def test_a_face_that_leaps_is_found_again_and_another_one_is_not_taken_for_it(unaligned):
+    def middle(film) -> np.ndarray:
+        boxes = unaligned(film, return_face_boxes=True, return_tensors="pt")["face_boxes"][0]
+        return ((boxes[:, :2] + boxes[:, 2:]) / 2).numpy()
+
+    left, right = PlacedFace((120, 180), 140), PlacedFace((520, 180), 110, mirrored=True)
+    places = (left, left, right, right)
+    leaping = [draw_faces([face]) for face in places]
+    np.testing.assert_allclose(middle(leaping), [face.center for face in places], atol=10)
+    # someone else: blue where the first one is red
+    other = draw_faces([right])[..., ::-1]
+    np.testing.assert_allclose(middle([other] * 4), [right.center] * 4, atol=10)
+    np.testing.assert_allclose(middle([leaping[0], leaping[0], other, other]), [left.center] * 4, atol=10)
+
+
+def test_short_clips_with_faces_repeat_their_last_crop(unaligned, tmp_path):
+    film = [draw_faces([PlacedFace((200 + 40 * i, 180), 120)]) for i in range(2)]
+    for video in (film, write_video(tmp_path / "short.mp4", film)):
+        output = unaligned(video, return_face_boxes=True, return_tensors="pt")
+        pixels, boxes = output["pixel_values"][0], output["face_boxes"][0]
+        assert torch.equal(pixels[1], pixels[2]) and torch.equal(pixels[1], pixels[3])
+        assert torch.equal(boxes[1], boxes[3]) and boxes[1, 0] - boxes[0, 0] == pytest.approx(40, abs=6)
+
+
+def test_faces_of_a_file_are_followed(cropping, tight, tmp_path):
+    """A face that circles and turns, in a compressed video."""
+    phases = 2 * np.pi * np.arange(100) / 100
+    placed = [PlacedFace((320 + 40 * np.cos(t), 180 + 20 * np.sin(t)), 130, angle=12 * np.sin(t)) for t in phases]
+    video = write_video(tmp_path / "circle.mp4", [draw_faces([face]) for face in placed])
+    output = cropping["yunet"](video, num_frames=16, return_tensors="pt", return_face_boxes=True)
+    chosen = np.linspace(0, 99, 16).round().astype(int)
+    boxes = output["face_boxes"][0].numpy()
+    np.testing.assert_allclose((boxes[:, :2] + boxes[:, 2:]) / 2, [placed[i].center for i in chosen], atol=7)
+    assert max(coarse_difference(crop_of(output, i), tight) for i in range(16)) < 0.45
+
+
+def test_alignment_with_and_without_a_landmark_encoder(unaligned, cropping):
+    film = [draw_faces([PlacedFace((320, 180), 150, angle=20)])] * 4
+    expected = unaligned(film, return_tensors="pt")["pixel_values"]
+    assert torch.equal(unaligned(film, do_align_faces=False, return_tensors="pt")["pixel_values"], expected)
+    with pytest.raises(ValueError, match=r"videos\[0\]: `do_align_faces=True` needs a landmark encoder"):
+        unaligned(film, do_align_faces=True)
+    aligned = cropping["yunet"]
+    turned = aligned(film, return_tensors="pt")["pixel_values"]
+    assert torch.equal(aligned(film, do_align_faces=True, return_tensors="pt")["pixel_values"], turned)
+    assert torch.equal(aligned(film, do_align_faces=False, return_tensors="pt")["pixel_values"], expected)
+    assert not torch.equal(turned, expected)
+
+
+def test_videos_without_faces_are_named(unaligned, tmp_path):
+    face, empty = draw_faces([PlacedFace((320, 180), 150)]), draw_faces([])
+    with pytest.raises(ValueError, match=r"videos\[1\]: No face was found in 4 frames.*`do_crop_faces=False`"):
+        unaligned([[face] * 4, [empty] * 4])
+    path = write_video(tmp_path / "empty.mp4", [empty] * 5)
+    with pytest.raises(ValueError, match=r"empty\.mp4: No face was found"):
+        unaligned(path)
+
+
+def test_settings_of_cropping_are_saved_without_what_belongs_to_the_machine(cropping, detectors, tmp_path):
+    processor = copy.deepcopy(cropping["yunet"])
+    processor.face_margin, processor.do_align_faces = 0.3, False
+    film = [draw_faces([PlacedFace((320, 180), 150)])] * 4
+    expected = processor(film, return_tensors="pt")["pixel_values"]  # the detector is there when it is saved
+    processor.save_pretrained(tmp_path)
+    (file,) = (path for path in tmp_path.glob("*.json") if "do_crop_faces" in path.read_text())
+    settings = json.loads(file.read_text())
+    saved = {"do_crop_faces": True, "face_margin": 0.3, "do_align_faces": False, "face_detector": "yunet"}
+    assert saved.items() <= settings.items()
+    assert not {"face_detector_weights", "_loaded_detector"} & set(settings)
+    assert "onnx" not in file.read_text() and "weights" not in repr(processor)
+    again = AutoVideoProcessor.from_pretrained(tmp_path)
+    assert again.face_detector_weights is None and again.to_dict() == processor.to_dict()
+    again.face_detector_weights = detectors["yunet"]
+    assert torch.equal(again(film, return_tensors="pt")["pixel_values"], expected)
+
+
+def test_cropping_is_switched_on_when_loading(detectors, tmp_path):
+    S2DVideoProcessor(do_landmarks=False).save_pretrained(tmp_path)
+    processor = S2DVideoProcessor.from_pretrained(
+        tmp_path, do_crop_faces=True, face_detector="retinaface", face_detector_weights=detectors["retinaface"]
+    )
+    film = [draw_faces([PlacedFace((200, 180), 150)])] * 4
+    boxes = processor(film, return_face_boxes=True, return_tensors="pt")["face_boxes"][0]
+    np.testing.assert_allclose((boxes[:, 0] + boxes[:, 2]) / 2, 200, atol=12)
+    processor.face_detector, processor.face_detector_weights = "yunet", detectors["yunet"]
+    assert processor.get_face_detector().name == "yunet"
+    processor.face_detector_weights = "nowhere.onnx"
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.onnx for the face detector yunet"):
+        processor(film)
+    assert "face_boxes" not in processor(film, do_crop_faces=False, return_face_boxes=True)
+
+
+def test_a_processor_that_has_used_its_detector_can_be_copied(unaligned):
+    film = [draw_faces([PlacedFace((200, 180), 150)])] * 4
+    expected = unaligned(film, return_tensors="pt")["pixel_values"]
+    detector = unaligned.get_face_detector()
+    assert unaligned.get_face_detector() is detector  # loaded once
+    for again in (copy.deepcopy(unaligned), copy.copy(unaligned), pickle.loads(pickle.dumps(unaligned))):
+        assert torch.equal(again(film, return_tensors="pt")["pixel_values"], expected)
+        assert again.get_face_detector() is not detector
+    assert unaligned.get_face_detector() is detector
+
+
+def test_every_kind_of_frames_gives_the_same_crops(unaligned, tmp_path):
+    film = [draw_faces([PlacedFace((200 + 30 * i, 180), 150)]) for i in range(4)]
+    expected = unaligned(film, return_tensors="pt", return_face_boxes=True)
+    clip = np.stack(film)
+    for i, frame in enumerate(film):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    for video in (
+        clip, torch.from_numpy(clip), clip.transpose(0, 3, 1, 2), [Image.fromarray(frame) for frame in film],
+        clip / 255, (clip / 255).astype(np.float32), clip.astype(np.float32), clip.astype(np.uint16) * 257, tmp_path,
+    ):  # fmt: skip
+        output = unaligned(video, return_tensors="pt", return_face_boxes=True)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(output[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_batches_with_faces_equal_one_by_one(unaligned, tmp_path):
+    near = [draw_faces([PlacedFace((200 + 30 * i, 180), 180)]) for i in range(6)]
+    far = write_video(tmp_path / "far.mp4", [draw_faces([PlacedFace((400, 150), 90)], height=300, width=500)] * 9)
+    together = unaligned([near, far], return_tensors="pt", return_face_boxes=True)
+    assert together["pixel_values"].shape == (2, 4, 3, 224, 224) and together["face_boxes"].shape == (2, 4, 4)
+    for i, video in enumerate((near, far)):
+        alone = unaligned(video, return_tensors="pt", return_face_boxes=True)
+        for name in together:
+            torch.testing.assert_close(together[name][i : i + 1], alone[name])
+
+
+@pytest.mark.parametrize("size", [112, {"shortest_edge": 112}, {"height": 112, "width": 112}])
+def test_sizes_of_face_crops(unaligned, size):
+    film = [draw_faces([PlacedFace((320, 180), 150)])] * 4
+    small = crop_of(unaligned(film, size=size, crop_size=112, return_tensors="pt"))
+    assert small.shape == (3, 112, 112)
+    large = torch.nn.functional.avg_pool2d(crop_of(unaligned(film, return_tensors="pt")), 2)
+    assert (small - large).abs().mean() < 0.03
+
+
+def test_without_cropping_nothing_changes(processor, face_video):
+    own = S2DVideoProcessor(
+        landmark_encoder=processor.landmark_encoder, face_detector="sfd", face_detector_weights="nowhere.pth"
+    )
+    for settings in ({}, {"do_crop_faces": False}, {"return_face_boxes": True, "face_margin": 5.0}):
+        output = own(face_video, num_frames=4, return_tensors="pt", **settings)
+        expected = processor(face_video, num_frames=4, return_tensors="pt")
+        assert set(output) == set(expected) == {"pixel_values", "landmark_features"}
+        assert all(torch.equal(output[name], expected[name]) for name in expected)
