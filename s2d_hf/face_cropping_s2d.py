@@ -4,7 +4,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -24,6 +24,30 @@ _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)
 _MIN_EYE_DISTANCE = 0.15
 # So much have the colours of two faces in common that are taken for one person's.
 SAME_FACE_LIKENESS = 0.6
+
+
+class FaceProcessorKwargs(TypedDict, total=False):
+    """
+    do_landmarks (`bool`, *optional*, defaults to `True`):
+        Whether to compute `landmark_features`.
+    return_landmarks (`bool`, *optional*, defaults to `False`):
+        Whether to return the 68 points as `landmarks`.
+    do_crop_faces (`bool`, *optional*, defaults to `False`):
+        Whether to find and crop the largest face of an image, or a video's main one: the largest and longest seen.
+    do_align_faces (`bool`, *optional*):
+        Whether to turn the crop so that the eyes are level; by default where there is a landmark encoder to find them.
+    face_margin (`float`, *optional*, defaults to 0.1):
+        By how much the crop's edge is longer than the longer edge of the face's box, as a part of it.
+    return_face_boxes (`bool`, *optional*, defaults to `False`):
+        Whether to return the squares that were cropped as `face_boxes`.
+    """
+
+    do_landmarks: bool | None
+    return_landmarks: bool | None
+    do_crop_faces: bool | None
+    do_align_faces: bool | None
+    face_margin: float | None
+    return_face_boxes: bool | None
 
 
 def crop_square(
@@ -283,4 +307,4 @@ def _join_broken_tracks(main: dict[int, FollowedFace], followed: list[FollowedFr
                 main[i] = frame.faces[int(np.argmax(likeness))]
 
 
-__all__ = ["FaceCropperMixin", "crop_square", "find_roll_angles"]
+__all__ = ["FaceCropperMixin", "FaceProcessorKwargs", "crop_square", "find_roll_angles"]

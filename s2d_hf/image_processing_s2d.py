@@ -9,33 +9,13 @@ from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.processing_utils import ImagesKwargs
 
-from .face_cropping_s2d import FaceCropperMixin
+from .face_cropping_s2d import FaceCropperMixin, FaceProcessorKwargs
 from .frames_s2d import read_image, scale_to_eight_bit, to_rgb
 from .landmark_processing_s2d import LandmarkProcessorMixin
 
 
-class S2DImageProcessorKwargs(ImagesKwargs, total=False):
-    """
-    do_landmarks (`bool`, *optional*, defaults to `True`):
-        Whether to compute `landmark_features`.
-    return_landmarks (`bool`, *optional*, defaults to `False`):
-        Whether to return the 68 points as `landmarks`.
-    do_crop_faces (`bool`, *optional*, defaults to `False`):
-        Whether to find and crop the largest face.
-    do_align_faces (`bool`, *optional*):
-        Whether to turn the crop so that the eyes are level; by default where there is a landmark encoder to find them.
-    face_margin (`float`, *optional*, defaults to 0.1):
-        By how much the crop's edge is longer than the longer edge of the face's box, as a part of it.
-    return_face_boxes (`bool`, *optional*, defaults to `False`):
-        Whether to return the squares that were cropped as `face_boxes`.
-    """
-
-    do_landmarks: bool | None
-    return_landmarks: bool | None
-    do_crop_faces: bool | None
-    do_align_faces: bool | None
-    face_margin: float | None
-    return_face_boxes: bool | None
+class S2DImageProcessorKwargs(FaceProcessorKwargs, ImagesKwargs, total=False):
+    """What a call of [`S2DImageProcessor`] takes."""
 
 
 class S2DImageProcessor(LandmarkProcessorMixin, FaceCropperMixin, TorchvisionBackend):

@@ -14,37 +14,21 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
-from .face_cropping_s2d import FaceCropperMixin
+from .face_cropping_s2d import FaceCropperMixin, FaceProcessorKwargs
 from .frames_s2d import IMAGE_SUFFIXES, read_image, read_video, sample_frame_indices, scale_to_eight_bit, to_rgb
 from .landmark_processing_s2d import LandmarkProcessorMixin
 
 
-class S2DVideoProcessorKwargs(VideosKwargs, total=False):
+class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):
     """
-    do_landmarks (`bool`, *optional*, defaults to `True`):
-        Whether to compute `landmark_features`.
-    return_landmarks (`bool`, *optional*, defaults to `False`):
-        Whether to return the 68 points as `landmarks`.
-    do_crop_faces (`bool`, *optional*, defaults to `False`):
-        Whether to find and crop the main face: the largest and longest seen.
-    do_align_faces (`bool`, *optional*):
-        Whether to turn the crop so that the eyes are level; by default where there is a landmark encoder to find them.
-    face_margin (`float`, *optional*, defaults to 0.1):
-        By how much the crop's edge is longer than the longer edge of the face's box, as a part of it.
-    return_face_boxes (`bool`, *optional*, defaults to `False`):
-        Whether to return the squares that were cropped as `face_boxes`.
+    What a call of [`S2DVideoProcessor`] takes beside what [`FaceProcessorKwargs`] has.
+
     frame_stride (`int`, *optional*):
         Sample a window of frames that are this far apart, in the middle of the video, and not evenly over all of it.
     video_backend (`str`, *optional*, defaults to `"decord"`):
         `"decord"` or `"pyav"`.
     """
 
-    do_landmarks: bool | None
-    return_landmarks: bool | None
-    do_crop_faces: bool | None
-    do_align_faces: bool | None
-    face_margin: float | None
-    return_face_boxes: bool | None
     frame_stride: int | None
     video_backend: str | None
 

@@ -59,8 +59,7 @@ class S2DTimeline:
     Args:
         model ([`S2DForVideoClassification`]): A video model, or an image model, which it averages over the frames.
         processor ([`S2DVideoProcessor`]): The model's; its face detector, margin and alignment are used.
-        fps (`float`): Frames a second that are looked at. At 8, the model's 16 frames cover two seconds, about as
-            much as those of a DFEW clip.
+        fps (`float`): Frames a second that are looked at. At 8, the model's 16 frames cover two seconds.
         window_stride (`int`): Frames from the start of one window to that of the next.
         batch_size (`int`, *optional*): Windows that go through the model at a time, over all tracks; by default 8 on a
             GPU and 1 elsewhere. A camera's windows don't wait for each other.
