@@ -1,12 +1,18 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from s2d_hf import S2DForVideoClassification, __version__
+from s2d_hf.archive import read_archive
 from s2d_hf.cli import main
+
+from .face_videos import PlacedFace, draw_faces
+from .videos import write_video
 
 CONSOLE_SCRIPT = Path(sys.executable).parent / "s2d-hf"
 
@@ -47,6 +53,49 @@ def test_errors_go_to_stderr_with_exit_code_1(arguments, message, capsys):
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_archive_of_real_videos_equals_one_by_one(converted, shared, tmp_path, capsys):
+    """The whole way from the command to the tables; tests/archive has what can go wrong on it."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name, start in (("a.mp4", 200), ("b.mp4", 320)):
+        write_video(folder / name, [draw_faces([PlacedFace((start + 2 * i, 180), 120)]) for i in range(25)])
+    write_video(folder / "empty.mp4", [draw_faces([])] * 20)
+    weights = shared / "weights" / "face_detection_yunet_2026may.onnx"
+    options = ["--model", str(converted), "--face-detector", "yunet", "--face-detector-weights", str(weights)]
+    options += ["--device", "cpu", "--window-stride", "2", "--quiet"]
+    arguments = ["archive", str(folder), str(tmp_path / "results"), *options]
+    assert main(arguments) == 0
+    counts = {"num_videos": 3, "num_done": 3, "num_without_face": 1, "num_failed": 0}
+    assert json.loads(capsys.readouterr().out) == counts
+    for name in ("a.mp4", "b.mp4"):
+        assert main(["predict", str(folder / name), "--timeline", str(tmp_path / f"{name}.csv"), *options]) == 0
+    capsys.readouterr()
+    table = read_archive(tmp_path / "results")
+    for name in ("a.mp4", "b.mp4"):
+        alone = pd.read_csv(tmp_path / f"{name}.csv").drop(columns="video")
+        rows = table[table["video"] == name].drop(columns="video").reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, alone, check_dtype=False, rtol=1e-4)
+    # a broken video is told, and nothing is done twice
+    (folder / "broken.mp4").write_text("no video")
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == counts | {"num_videos": 4, "num_failed": 1}
+    assert "1 videos failed" in captured.err
+    assert "broken.mp4 could not be opened" in (tmp_path / "results" / "failures.csv").read_text()
+
+
+def test_demo_starts_with_the_settings(monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(
+        "s2d_hf.demo.launch_demo", lambda *arguments, **settings: started.append((arguments, settings))
+    )
+    options = ["--port", "7999", "--device", "cpu", "--fps", "4", "--face-detector", "yunet"]
+    assert main(["demo", "--model", "dfew-set1", *options]) == 0
+    ((arguments, settings),) = started
+    assert arguments == ("dfew-set1", "127.0.0.1", 7999, False)
+    assert settings == {"device": "cpu", "fps": 4.0, "face_detector": "yunet", "window_stride": 8, "detect_every": 2}
 
 
 def test_console_script():
