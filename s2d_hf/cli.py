@@ -133,6 +133,11 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--adapter-heads", type=int, default=8, metavar="N", help="heads of the temporal adapters (default: 8)"
     )
+    parser.add_argument(
+        "--crop-faces",
+        action="store_true",
+        help="let the model's processors find and crop faces by default, for pipelines on raw videos and photographs",
+    )
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     parser.set_defaults(run=_convert)
 
@@ -151,6 +156,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         num_attention_heads=arguments.num_heads,
         adapter_num_heads=arguments.adapter_heads,
         overwrite=arguments.overwrite,
+        crop_faces=arguments.crop_faces,
     )
     print(report)
     print(f"Wrote {arguments.output}.")

@@ -369,6 +369,7 @@ def convert_checkpoint(
     num_attention_heads: int | None = None,
     adapter_num_heads: int = 8,
     overwrite: bool = False,
+    crop_faces: bool = False,
 ) -> ConversionReport:
     """
     Writes a model folder from an official checkpoint: weights, configuration, image and video processor, landmark
@@ -383,6 +384,7 @@ def convert_checkpoint(
             benchmarks.
         num_attention_heads (`int`, *optional*), adapter_num_heads (`int`): See [`infer_config`].
         overwrite (`bool`): Write into a folder that isn't empty.
+        crop_faces (`bool`): Let the processors find and crop faces unless they are told otherwise.
 
     Raises:
         FileExistsError: if `output` isn't empty and `overwrite` is False.
@@ -423,6 +425,7 @@ def convert_checkpoint(
     settings = {
         "landmark_encoder": encoder,
         "do_landmarks": encoder is not None,
+        "do_crop_faces": crop_faces,
         "size": {"shortest_edge": config.image_size},
         "crop_size": crop,
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoImageProcessor, AutoVideoProcessor
 
 from s2d_hf import S2DForVideoClassification, __version__
 from s2d_hf.archive import read_archive
@@ -30,6 +31,10 @@ def test_convert_reports_and_writes(official_state, landmark_weights, tmp_path, 
     assert main(arguments) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0
+    assert not AutoVideoProcessor.from_pretrained(tmp_path / "out").do_crop_faces
+    assert main([*arguments, "--overwrite", "--crop-faces"]) == 0
+    for processor in (AutoVideoProcessor, AutoImageProcessor):
+        assert processor.from_pretrained(tmp_path / "out").do_crop_faces
 
 
 def test_own_labels(official_state, landmark_weights, tmp_path, capsys):
