@@ -124,9 +124,21 @@ def test_scores_are_those_of_processor_and_model(timelines, converted, scene_vid
     assert differences > 4e-3  # which windows that were mixed up would show
 
 
+def record_batches(analyse: S2DTimeline) -> list[int]:
+    """How many windows go through the model each time."""
+    sizes: list[int] = []
+    analyse.model.register_forward_pre_hook(
+        lambda module, arguments, inputs: sizes.append(len(inputs["pixel_values"])), with_kwargs=True
+    )
+    return sizes
+
+
 def test_batches_and_reports_change_nothing(timelines, converted, shared, scene_video):
     reported = []
-    batched = load(converted, shared, batch_size=5)(scene_video, progress=False, on_window=reported.append)
+    analyse = load(converted, shared, batch_size=5)
+    sizes = record_batches(analyse)
+    batched = analyse(scene_video, progress=False, on_window=reported.append)
+    assert set(sizes[:-1]) == {5} and sum(sizes) == len(reported)  # windows of all faces together
     for face, alone in zip(batched.tracks, timelines["yunet"].tracks, strict=True):
         np.testing.assert_allclose(face.scores, alone.scores, atol=1e-5)
         np.testing.assert_array_equal(face.boxes, alone.boxes)
@@ -284,6 +296,9 @@ class InterruptedCamera:
 
 def test_interrupted_camera(converted, shared, monkeypatch):
     monkeypatch.setattr("s2d_hf.timeline.analysis.open_stream", lambda source: InterruptedCamera())
-    timeline = load(converted, shared)(0, progress=False)
+    analyse = load(converted, shared, batch_size=5)
+    sizes = record_batches(analyse)
+    timeline = analyse(0, progress=False)
+    assert set(sizes) == {1}  # nobody who is watched live waits for others
     assert len(timeline.tracks) == 1 and timeline.tracks[0].end == 15 / 8
     assert len(timeline.tracks[0].times) == 7
