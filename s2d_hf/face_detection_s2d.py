@@ -4,7 +4,8 @@ import importlib
 import inspect
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def _load_detector(name: str, weights: str | None, threshold: float, device: str
     parameters = inspect.signature(module.FaceDetector.__init__).parameters
     options |= {argument: threshold for argument in _THRESHOLD_ARGUMENTS if argument in parameters}
     try:
-        return module.FaceDetector(**options)
+        with _quiet_opencv():
+            return module.FaceDetector(**options)
     except ImportError:
         raise
     except Exception as error:  # of torch, OpenCV and onnxruntime: they share no base class
@@ -124,6 +126,17 @@ def _load_detector(name: str, weights: str | None, threshold: float, device: str
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{weights} does not hold the weights of the face detector {name}. ({reason})") from error
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Without OpenCV's warning that YuNet can't choose what it runs on; errors are still printed."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _blazeface_options(weights: Path) -> dict[str, Any]:

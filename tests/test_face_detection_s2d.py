@@ -1,6 +1,7 @@
 import importlib.util
 import math
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -232,3 +233,10 @@ def test_weights_are_not_unpickled(tmp_path):
         with pytest.raises(ValueError, match="does not hold"):
             FaceDetector(name, tmp_path / "harmful.pth")
     assert not (tmp_path / "written").exists()
+
+
+def test_opencv_is_quiet_while_yunet_is_loaded_and_as_loud_as_before_afterwards(shared, capfd):
+    level = cv2.utils.logging.getLogLevel()
+    FaceDetector("yunet", shared / "weights" / "face_detection_yunet_2026may.onnx")
+    assert capfd.readouterr().err == ""
+    assert cv2.utils.logging.getLogLevel() == level
