@@ -22,8 +22,9 @@ from ..video_processing_s2d import S2DVideoProcessor
 from .results import FaceTimeline, VideoTimeline, find_segments
 from .streaming import VideoStream, open_stream
 
-MAX_THUMBNAILS = 64
-THUMBNAIL_SIZE = 96
+# Of each track: so many at most, not closer than that, in seconds, and of so many pixels along an edge. A film has
+# hundreds of tracks.
+MAX_THUMBNAILS, THUMBNAIL_INTERVAL, THUMBNAIL_SIZE = 16, 1.0, 80
 
 
 @dataclass
@@ -54,7 +55,8 @@ class S2DTimeline:
 
     The video is read once, at an even frame rate; faces are found on every `detect_every`-th of these frames, followed
     (see [`FaceFollower`]), cropped as the benchmarks' clips are, and classified in overlapping windows of the model's
-    16 frames. Memory doesn't grow with the video's length, except for the scores and boxes themselves.
+    16 frames. Memory doesn't grow with the video's length, except for the results themselves: scores, boxes, and some
+    small pictures of each track.
 
     Args:
         model ([`S2DForVideoClassification`]): A video model, or an image model, which it averages over the frames.
@@ -233,7 +235,7 @@ class _TrackState:
     windows: list[tuple[float, float, np.ndarray]] = field(default_factory=list)  # start, end, scores
     num_reported: int = 0
     thumbnails: list[tuple[float, np.ndarray]] = field(default_factory=list)
-    thumbnail_step: int = 1
+    thumbnail_interval: float = THUMBNAIL_INTERVAL
 
 
 @dataclass
@@ -389,13 +391,13 @@ class _Analysis:
 
     def _keep_thumbnail(self, state: _TrackState, seconds: float, crop: np.ndarray) -> None:
         """A bounded number of small crops, evenly spread over the track so far."""
-        if len(state.frame_times) % state.thumbnail_step:
+        if state.thumbnails and seconds - state.thumbnails[-1][0] < state.thumbnail_interval:
             return
         small = cv2.resize(crop, (THUMBNAIL_SIZE, THUMBNAIL_SIZE), interpolation=cv2.INTER_AREA)
         state.thumbnails.append((seconds, small))
         if len(state.thumbnails) > MAX_THUMBNAILS:
             state.thumbnails = state.thumbnails[::2]
-            state.thumbnail_step *= 2
+            state.thumbnail_interval *= 2
 
     def _face_timeline(self, state: _TrackState) -> FaceTimeline:
         starts, ends = (np.array([window[i] for window in state.windows]) for i in range(2))

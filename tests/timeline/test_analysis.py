@@ -100,8 +100,9 @@ def test_windows_and_segments_cover_the_tracks(timelines):
         assert face.starts[0] == face.start and face.end - face.ends[-1] < 1 / 8
         np.testing.assert_allclose(face.scores.sum(axis=1), 1, atol=1e-6)
         assert face.segments[0].start == face.start and face.segments[-1].end == face.end
-        assert face.thumbnails[0][1].shape == (96, 96, 3)
-        assert all(face.start <= seconds <= face.end for seconds, _ in face.thumbnails)
+        thumbnail_times = [seconds for seconds, _ in face.thumbnails]
+        assert thumbnail_times == pytest.approx(np.arange(face.start, face.end + 1e-6, 1.0))
+        assert {picture.shape for _, picture in face.thumbnails} == {(80, 80, 3)}
 
 
 def test_scores_are_those_of_processor_and_model(timelines, converted, scene_video):
@@ -236,6 +237,16 @@ def test_video_that_is_turned(converted, shared, tmp_path):
     (face,) = timeline.tracks
     np.testing.assert_allclose((face.boxes[0, :2] + face.boxes[0, 2:]) / 2, (180, 300), atol=6)
     assert abs(face.angles[0]) < 6
+
+
+def test_thumbnails_of_a_long_track_are_few(converted, shared, tmp_path):
+    frame = draw_faces([first_face(0)], width=320)
+    path = write_timed_video(tmp_path / "long.mp4", [frame] * 50, list(range(0, 5000, 100)))
+    analyse = load(converted, shared, fps=1.0, detect_every=1, window_stride=8)
+    (face,) = analyse(path, progress=False).tracks
+    times = np.array([seconds for seconds, _ in face.thumbnails])
+    assert 8 <= len(times) <= 16 and times[0] == 0 and times[-1] > 45
+    assert len(set(np.diff(times))) == 1
 
 
 def test_image_model_and_bfloat16(image_folder, converted, shared, short_video):

@@ -50,7 +50,8 @@ def test_memory_is_flat_over_an_hour(converted, shared, tmp_path):
     ten_seconds = write_video(tmp_path / "ten.mp4", [scene(i / 25) for i in range(250)])
     video = repeat_video(ten_seconds, tmp_path / "hour.mp4", 360)
     weights = shared / "weights" / "face_detection_yunet_2026may.onnx"
-    analyse = S2DTimeline.from_pretrained(converted, "yunet", weights)
+    # landmarks for alignment would take most of the time, and no memory that stays
+    analyse = S2DTimeline.from_pretrained(converted, "yunet", weights, do_align_faces=False)
     memory: dict[int, float] = {}
 
     def watch(window) -> None:
@@ -61,5 +62,5 @@ def test_memory_is_flat_over_an_hour(converted, shared, tmp_path):
     assert timeline.tracks[0].end == pytest.approx(3600, abs=0.5)
     print(f"resident memory in MiB by minute: {[round(memory[minute]) for minute in sorted(memory)]}")
     print(f"seconds by stage: {analyse.timings}")
-    # the scores and boxes of an hour themselves are some megabytes
-    assert max(memory.values()) - memory[3] < 80
+    # the results of an hour: seven small pictures of 80 x 80 pixels for each of 361 tracks are 46 MiB
+    assert max(memory.values()) - memory[3] < 90
