@@ -213,6 +213,7 @@ class FaceCropperMixin:
         do_align_faces: bool | None = None,
         size: Any = None,
         device: str | torch.device | None = None,
+        detect_every: int = 1,
     ) -> tuple[list[torch.Tensor], np.ndarray]:
         """
         Crops the main face of a video: the one that is largest and seen longest (most face lengths, added up over the
@@ -227,20 +228,21 @@ class FaceCropperMixin:
             do_align_faces (`bool`, *optional*): See the processor.
             size (`dict`, *optional*): See the processor.
             device (`str` or `torch.device`, *optional*): Where the detector and the landmark encoder run.
+            detect_every (`int`): Frames from one detection to the next.
 
         Returns:
             `list[torch.Tensor]`: crops `(3, size, size)`, uint8; and `np.ndarray` of shape `(num_frames, 4)`: x1, y1,
             x2, y2 of the squares in pixels of the frames, before they were turned.
 
         Raises:
-            ValueError: if no face is found.
+            ValueError: if no face is found, or `detect_every` is below 1.
         """
         arrays = [frame.round().clamp(0, 255).to(torch.uint8) for frame in scale_to_eight_bit(frames)]
         arrays = [np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in arrays]
         times = np.arange(len(arrays)) / 8 if times is None else np.asarray(times, dtype=float)
         # a short clip's last frame may be repeated
         is_new = np.concatenate([[True], np.diff(times) > 0])
-        positions = self._follow_main_face(arrays, times, is_new, do_align_faces, device)
+        positions = self._follow_main_face(arrays, times, is_new, do_align_faces, device, detect_every)
         crop_size = self.face_crop_size(size)
         crops, boxes = [], []
         for array, face in zip(arrays, positions, strict=True):
@@ -257,6 +259,7 @@ class FaceCropperMixin:
         is_new: np.ndarray,
         do_align_faces: bool | None,
         device: str | torch.device | None,
+        detect_every: int,
     ) -> list[FollowedFace]:
         """Where the main face is in each frame."""
         finder = self.angle_finder(do_align_faces, device)
@@ -265,8 +268,8 @@ class FaceCropperMixin:
         # frames that are seconds apart: neither smoothed nor given up after one that shows no face
         follower = FaceFollower(
             self.get_face_detector(device),
-            detect_every=1,
-            max_gap=max(1.0, 2.5 * step),
+            detect_every=detect_every,
+            max_gap=max(1.0, 2.5 * step * detect_every),
             smoothing=0.2 if step < 0.4 else 0.0,
             find_angles=finder,
         )

@@ -27,8 +27,11 @@ class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):
         Sample a window of frames that are this far apart, in the middle of the video, and not evenly over all of it.
     video_backend (`str`, *optional*, defaults to `"decord"`):
         `"decord"` or `"pyav"`.
+    detect_every (`int`, *optional*, defaults to 1):
+        With `do_crop_faces`, find faces in every so many of the chosen frames, and follow them in between.
     """
 
+    detect_every: int | None
     frame_stride: int | None
     video_backend: str | None
 
@@ -45,7 +48,7 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
         face_detector_weights (`str`, *optional*): Path of its weights; not saved.
         kwargs: The settings of transformers' video processors (`num_frames`, `size`, `crop_size`, `fps`, `device`,
             ...), `do_landmarks`, `return_landmarks`, `frame_stride`, `video_backend`, `do_crop_faces`,
-            `do_align_faces`, `face_margin` and `return_face_boxes`.
+            `do_align_faces`, `face_margin`, `detect_every` and `return_face_boxes`.
 
     A video is a file, a URL, a folder of frames, a list of frames (PIL images, arrays, tensors or paths of images), or
     an array `(frames, height, width, channels)` or `(frames, channels, height, width)`. A list of these, or an array
@@ -86,6 +89,7 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     num_frames = 16
     frame_stride = None
     video_backend = "decord"
+    detect_every = 1
 
     def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
         """Same as calling the processor."""
@@ -105,6 +109,7 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     def _face_cropper(self, kwargs: dict[str, Any]) -> Callable:
         options = {name: kwargs.get(name) for name in ("face_margin", "do_align_faces", "size")}
         options["device"] = kwargs.get("device", getattr(self, "device", None))
+        options["detect_every"] = kwargs.get("detect_every", self.detect_every)
         return partial(self.crop_faces, **options)
 
     def sample_frames(

@@ -404,6 +404,28 @@ def test_every_kind_of_frames_gives_the_same_crops(unaligned, tmp_path):
             torch.testing.assert_close(output[name], tensor, atol=1e-5, rtol=1e-5)
 
 
+def test_faces_are_found_in_every_so_many_frames(unaligned, monkeypatch):
+    """And a face that moves evenly is followed in between."""
+    film = [draw_faces([PlacedFace((180 + 12 * i, 180), 130)]) for i in range(16)]
+    detector = unaligned.get_face_detector()
+    looked_at = []
+
+    def counting(frames) -> list[np.ndarray]:
+        looked_at.extend(next(i for i, frame in enumerate(film) if np.array_equal(frame, seen)) for seen in frames)
+        return detector(frames)
+
+    monkeypatch.setattr(unaligned, "get_face_detector", lambda device=None: counting)
+    for every, expected in ((1, list(range(16))), (5, [0, 5, 10, 15]), (4, [0, 4, 8, 12, 15])):
+        looked_at.clear()
+        output = unaligned(film, num_frames=16, detect_every=every, return_face_boxes=True, return_tensors="pt")
+        assert looked_at == expected
+        boxes = output["face_boxes"][0].numpy()
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        np.testing.assert_allclose(centers, [(180 + 12 * i, 180) for i in range(16)], atol=8)
+    with pytest.raises(ValueError, match="`detect_every` must be at least 1, got 0"):
+        unaligned(film, detect_every=0)
+
+
 def test_batches_with_faces_equal_one_by_one(unaligned, tmp_path):
     near = [draw_faces([PlacedFace((200 + 30 * i, 180), 180)]) for i in range(6)]
     far = write_video(tmp_path / "far.mp4", [draw_faces([PlacedFace((400, 150), 90)], height=300, width=500)] * 9)
