@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..data.sources import VIDEO_SUFFIXES, HubItem
+from ..data.sources import VIDEO_SUFFIXES, HubItem, stored_file
 from ..frames_s2d import is_url, natural_order
 
 if TYPE_CHECKING:
@@ -55,11 +54,7 @@ class ArchiveItem:
                 raise ValueError(f"the column {self.stored.column!r} is empty here")
             yield _existing(path)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            # of the stored name only a plain suffix is used: it comes with the data
-            suffix = re.search(r"\.\w{1,8}$", path or "")
-            file = Path(folder) / f"video{suffix.group() if suffix else ''}"
-            file.write_bytes(content["bytes"])
+        with stored_file(content["bytes"], path) as file:
             yield str(file)
 
 

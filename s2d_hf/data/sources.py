@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -52,6 +53,17 @@ class HubItem:
     def load(self) -> dict[str, Any]:
         """The stored path and bytes; one of them may be `None`."""
         return self.dataset[self.index][self.column] or {}
+
+
+@contextmanager
+def stored_file(content: bytes, stored_path: str | None) -> Iterator[Path]:
+    """A temporary file of a dataset's bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        # of the stored name only a plain suffix is used: it comes with the data
+        suffix = re.search(r"\.\w{1,8}$", stored_path or "")
+        file = Path(folder) / f"video{suffix.group() if suffix else ''}"
+        file.write_bytes(content)
+        yield file
 
 
 @dataclass(frozen=True)
@@ -393,11 +405,7 @@ def _read_item(item: HubItem, kind: str, choose: Callable | None, backend: str) 
         return _read_path(path, kind, choose, backend)
     if kind == "image":
         return [to_rgb(read_image(content))]
-    with tempfile.TemporaryDirectory() as folder:
-        # of the stored name only a plain suffix is used: it comes with the data
-        suffix = re.search(r"\.\w{1,8}$", path or "")
-        file = Path(folder) / f"video{suffix.group() if suffix else ''}"
-        file.write_bytes(content)
+    with stored_file(content, path) as file:
         try:
             return read_video(file, choose, backend)[0]
         except ValueError as error:

@@ -148,11 +148,10 @@ class S2DTimeline:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         hub_arguments = hub_arguments or {}
         chosen = {"face_margin": face_margin, "do_align_faces": do_align_faces, "face_detector": face_detector}
-        processor = AutoVideoProcessor.from_pretrained(model, **hub_arguments)
-        for name, value in chosen.items():
-            if value is not None:
-                setattr(processor, name, value)
-        processor.face_detector_weights = face_detector_weights
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        processor = AutoVideoProcessor.from_pretrained(
+            model, face_detector_weights=face_detector_weights, **chosen, **hub_arguments
+        )
         loaded = AutoModelForVideoClassification.from_pretrained(model, dtype=dtype or torch.float32, **hub_arguments)
         return cls(loaded.to(device), processor, **settings)
 

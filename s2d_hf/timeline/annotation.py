@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..frames_s2d import is_url
 from .colors import label_colours, text_colour, to_rgb
 from .results import FaceTimeline, Segment, VideoTimeline
-from .streaming import open_stream
+from .streaming import FileStream
 
 # decoders of the sound that players expect in an MP4; other sound is encoded anew
 _COPIED_CODECS = ("aac", "ac3", "alac", "eac3", "flac", "libopus", "mp3", "mp3float", "opus")
@@ -92,8 +92,7 @@ def _find_source(source: str | os.PathLike | int) -> str:
 
 def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: bool) -> None:
     painter = FramePainter(timeline)
-    clock = _read_clock(source)
-    with open_stream(source) as stream, av.open(source) as sound, av.open(
+    with FileStream(source) as stream, av.open(source) as sound, av.open(
         str(path), "w", format="mp4", options={"movflags": "+faststart"}
     ) as output:  # fmt: skip
         if (stream.width, stream.height) != (timeline.width, timeline.height):
@@ -101,8 +100,8 @@ def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: boo
                 f"{source} has frames of {stream.width}x{stream.height} pixels, and the timeline is of a video of "
                 f"{timeline.width}x{timeline.height}."
             )
-        video = _add_video(output, stream.width, stream.height, clock)
-        packets = _Ahead(_sound_packets(sound, output, clock.start))
+        video = _add_video(output, stream)
+        packets = _Ahead(_sound_packets(sound, output, stream.start))
         with _progress_bar(stream.duration, progress) as bar:
             latest = -1
             for time, pixels in stream.frames():
@@ -113,8 +112,8 @@ def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: boo
                     output.mux(packet)
                 frame = _to_video_frame(pixels)
                 # strictly ascending, as the container needs them
-                latest = frame.pts = max(latest + 1, round(time / clock.time_base))
-                frame.time_base = clock.time_base
+                latest = frame.pts = max(latest + 1, round(time / stream.time_base))
+                frame.time_base = stream.time_base
                 output.mux(video.encode(frame))
                 bar.update(time - bar.n)
             for packet in packets.until(float("inf")):
@@ -123,39 +122,13 @@ def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: boo
             bar.update(max(0.0, (bar.total or 0.0) - bar.n))
 
 
-class _Clock(NamedTuple):
-    """Of a video stream: the unit of its times, frames a second on average, and the first frame's time in seconds."""
-
-    time_base: Fraction
-    rate: Fraction
-    start: Fraction
-
-
-def _read_clock(source: str) -> _Clock:
-    try:
-        with av.open(source) as container:
-            stream = container.streams.video[0]
-            time_base = stream.time_base or Fraction(1, 90000)
-            start = Fraction(0)
-            for packet in container.demux(stream):
-                try:
-                    frames = packet.decode()
-                except av.error.InvalidDataError:  # left out by `open_stream`, too
-                    continue
-                if frames:
-                    start = (frames[0].pts or 0) * (frames[0].time_base or time_base)
-                    break
-            return _Clock(time_base, (stream.average_rate or Fraction(25)).limit_denominator(60000), start)
-    except (av.FFmpegError, IndexError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source} could not be read: it is truncated, damaged or no video. ({error})") from error
-
-
-def _add_video(output: av.container.OutputContainer, width: int, height: int, clock: _Clock) -> av.VideoStream:
-    video = output.add_stream("libx264", rate=clock.rate, options={"crf": "20", "preset": "veryfast"})
-    video.width, video.height = width + width % 2, height + height % 2
+def _add_video(output: av.container.OutputContainer, stream: FileStream) -> av.VideoStream:
+    rate = (stream.rate or Fraction(25)).limit_denominator(60000)
+    video = output.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+    video.width, video.height = stream.width + stream.width % 2, stream.height + stream.height % 2
     video.pix_fmt = "yuv420p"
     context = video.codec_context
-    context.time_base = clock.time_base
+    context.time_base = stream.time_base
     # BT.709, limited range
     context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
     return video

@@ -1,5 +1,6 @@
 """Video files and cameras as streams of upright RGB frames with their times, in constant memory."""
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -106,6 +107,11 @@ class FileStream(VideoStream):
 
     Frames are turned as the container says, their pixels made square, and those of a variable frame rate keep their
     times. Damaged packets are left out, with a warning that counts them.
+
+    Attributes:
+        time_base (`Fraction`): The unit of the file's times, in seconds.
+        rate (`Fraction`, *optional*): Frames a second on average, if known.
+        start (`Fraction`): The first frame's time in the file, in seconds.
     """
 
     def __init__(self, source: str | os.PathLike):
@@ -135,7 +141,9 @@ class FileStream(VideoStream):
             raise ValueError(f"{self.name} has no video stream.")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
-        self.fps = float(self._stream.average_rate) if self._stream.average_rate else None
+        self.time_base: Fraction = self._stream.time_base or Fraction(1, 90000)
+        self.rate: Fraction | None = self._stream.average_rate or None
+        self.fps = float(self.rate) if self.rate else None
         if self._stream.duration and self._stream.time_base:
             self.duration = float(self._stream.duration * self._stream.time_base)
         elif self._container.duration:
@@ -145,9 +153,9 @@ class FileStream(VideoStream):
         self._first = next(self._raw, None)
         if self._first is None:
             raise ValueError(f"{self.name} could not be decoded: it is truncated, damaged or no video.")
+        self.start: Fraction = (self._first.pts or 0) * (self._first.time_base or self.time_base)
         self._matrix = display_matrix(self._first)
-        aspect = self._first.sample_aspect_ratio if hasattr(self._first, "sample_aspect_ratio") else None
-        aspect = Fraction(aspect or self._stream.sample_aspect_ratio or 1)
+        aspect = Fraction(self._stream.sample_aspect_ratio or 1)
         self._size = (max(1, round(self._first.width * aspect)), self._first.height)
         is_turned = self._matrix is not None and self._matrix[0, 0] == 0
         self.width, self.height = self._size[::-1] if is_turned else self._size
@@ -173,7 +181,7 @@ class FileStream(VideoStream):
         start = first.time or 0.0
         latest = -step
         left_out = 0
-        for frame in _chain(first, self._raw):
+        for frame in itertools.chain([first], self._raw):
             seconds = latest + step if frame.time is None else frame.time - start
             if seconds <= latest:
                 left_out += 1
@@ -225,8 +233,3 @@ class CameraStream(VideoStream):
 
     def _to_array(self, frame: np.ndarray) -> np.ndarray:
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-
-def _chain(first: av.VideoFrame, others: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    yield first
-    yield from others

@@ -149,6 +149,20 @@ def test_batches_and_reports_change_nothing(timelines, converted, shared, scene_
         np.testing.assert_array_equal(np.stack([window.scores for window in windows]), face.scores)
 
 
+def test_progress_is_told_for_every_frame_and_may_end_the_analysis(converted, shared, empty_video):
+    analyse = load(converted, shared)
+    times: list[float] = []
+    analyse(empty_video, progress=False, on_progress=times.append)
+    assert times == pytest.approx(np.arange(16) / 8)
+
+    def stop(seconds: float) -> None:
+        if seconds >= 0.5:
+            raise RuntimeError(f"stopped at {seconds}")
+
+    with pytest.raises(RuntimeError, match=r"stopped at 0\.5"):
+        analyse(empty_video, progress=False, on_progress=stop)
+
+
 def test_short_tracks(timelines, converted, shared, scene_video):
     analyse = load(converted, shared, min_duration=1.9)
     reported = []
