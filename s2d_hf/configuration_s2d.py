@@ -1,5 +1,8 @@
 """Configuration of the S2D image and video models."""
 
+from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
+
+# isort: split
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict

@@ -1,5 +1,8 @@
 """Image processor of S2D: pixels and landmark features of still faces."""
 
+from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
+
+# isort: split
 from pathlib import Path
 from typing import Any
 

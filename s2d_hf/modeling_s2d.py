@@ -4,6 +4,9 @@ Chen, Li, Shan, Wang, Hong: "From Static to Dynamic: Adapting Landmark-Aware Ima
 Recognition in Videos", IEEE TAFFC 2024, arXiv 2312.05447.
 """
 
+from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
+
+# isort: split
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,5 +1,8 @@
 """Video processor of S2D: from video files, folders of frames and arrays to pixels and landmark features."""
 
+from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
+
+# isort: split
 import os
 from collections.abc import Callable
 from functools import partial
