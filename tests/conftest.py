@@ -1,6 +1,10 @@
 """Small models, real faces and real videos for the tests."""
 
 import os
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,6 +25,7 @@ from s2d_hf import (
 )
 from s2d_hf.conversion import convert_checkpoint
 
+from .hub_server import HubServer
 from .small_models import TINY, random_inputs, randomise
 from .videos import write_video
 
@@ -117,3 +122,26 @@ def face_video(face, tmp_path_factory) -> Path:
     """A real face that moves to the right, 40 frames."""
     frames = [np.roll(face, shift=i, axis=1) for i in range(40)]
     return write_video(tmp_path_factory.mktemp("videos") / "face.mp4", frames)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """An empty Hub. This process is offline; give subprocesses `hub.environment(...)`."""
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def clean_python(tmp_path_factory) -> Path:
+    """The interpreter of a virtual environment with everything that is installed here, but without s2d_hf."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    (own,) = (folder / "lib").glob("python*/site-packages")
+    # Python doesn't read the .pth files in folders that are added so: an editable install's stays without effect
+    borrowed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (own / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))
+    code = "import importlib.util as u; print(u.find_spec('transformers') is not None, u.find_spec('s2d_hf') is None)"
+    found = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True, cwd=folder).stdout
+    assert found.split() == ["True", "True"], "transformers must be, and s2d_hf must not be importable here"
+    return python
