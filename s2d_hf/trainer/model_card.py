@@ -9,13 +9,11 @@ from transformers import PreTrainedModel
 from .building import label_names
 from .recipes import StageArguments
 
+# for cards that people write, too: model_cards/template.md links to it
+TEMPLATE = Path(__file__).resolve().parent / "model_card_template.md"
 _TASKS = {
     "static": ("image-classification", "Image Classification"),
     "dynamic": ("video-classification", "Video Classification"),
-}
-_USAGE = {
-    "static": 'classifier("face.jpg")  # a picture of one face, cropped',
-    "dynamic": 'classifier("face.mp4")  # a video of one face, cropped',
 }
 # what a reader wants to know of a training beside its data, if it is not transformers' default
 _SETTINGS = (
@@ -30,7 +28,8 @@ def write_model_card(
     folder: str | Path, stage: StageArguments, model: PreTrainedModel, metrics: dict[str, Any]
 ) -> None:
     """
-    Writes `README.md` with the card's metadata and text. What no program can know is marked "to be written".
+    Writes `README.md`, the template filled in with what was done and measured. What no program can know, the licence
+    first of all, is marked "to be written".
 
     Args:
         folder (`str` or `Path`): The model's folder.
@@ -38,33 +37,33 @@ def write_model_card(
         model ([`PreTrainedModel`]): The model.
         metrics (`dict`): What `metrics.json` holds.
     """
-    folder = Path(folder)
-    task, task_name = _TASKS[stage.name]
-    test = metrics.get("test")
-    results = None
-    if test is not None:
-        results = [
-            EvalResult(
-                task_type=task,
-                task_name=task_name,
-                dataset_type="other",
-                dataset_name=metrics["data"],
-                metric_type=metric_type,
-                metric_name=metric_name,
-                metric_value=round(test[key], 4),
-            )
-            for key, metric_type, metric_name in (("uar", "recall", "UAR"), ("war", "accuracy", "WAR"))
-        ]
-    name = _name(stage, metrics)
+    task, _ = _TASKS[stage.name]
+    name, labels, test = _name(stage, metrics), label_names(model.config), metrics.get("test")
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=task,
         tags=["s2d", "facial-expression-recognition"],
         model_name=name,
-        eval_results=results,
+        eval_results=None if test is None else _results(stage, metrics),
     )
-    text = "\n\n".join(part for part in _sections(name, stage, model, metrics) if part)
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
+    kind = "picture" if stage.name == "static" else "video"
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        model_name=name,
+        repository=stage.training.hub_model_id,
+        num_frames=model.config.num_frames,
+        labels=labels,
+        summary=f"Recognises {len(labels)} facial expressions in a {kind} of one face: an S2D model "
+        "([arXiv 2312.05447](https://arxiv.org/abs/2312.05447)), trained with s2d_hf.",
+        training_data=f"{metrics['samples']['train']:,} {kind}s of {metrics['data']}. Where they come from, who "
+        "labelled them, whom they show and under which licence: to be written.",
+        training=_training(stage, metrics),
+        evaluation=_evaluation(kind, metrics),
+        recalls=None if test is None else _recalls(labels, test),
+        impact=_impact(metrics),
+    )
+    card.save(Path(folder) / "README.md")
 
 
 def _name(stage: StageArguments, metrics: dict[str, Any]) -> str:
@@ -72,45 +71,47 @@ def _name(stage: StageArguments, metrics: dict[str, Any]) -> str:
     return f"{metrics['recipe']}-{stage.name}" if repository is None else repository.split("/")[-1]
 
 
-def _sections(name: str, stage: StageArguments, model: PreTrainedModel, metrics: dict[str, Any]) -> list[str]:
-    kind = "images" if stage.name == "static" else "videos"
-    task, _ = _TASKS[stage.name]
+def _results(stage: StageArguments, metrics: dict[str, Any]) -> list[EvalResult]:
+    task, task_name = _TASKS[stage.name]
+    return [
+        EvalResult(
+            task_type=task,
+            task_name=task_name,
+            dataset_type="other",
+            dataset_name=metrics["data"],
+            metric_type=metric_type,
+            metric_name=metric_name,
+            metric_value=round(metrics["test"][key], 4),
+            metric_args=arguments,
+        )
+        for key, metric_type, metric_name, arguments in (
+            ("uar", "recall", "UAR", {"average": "macro"}),
+            ("war", "accuracy", "WAR", None),
+        )
+    ]
+
+
+def _training(stage: StageArguments, metrics: dict[str, Any]) -> str:
     parameters = metrics["parameters"]
-    tuned = f"{parameters['tunable']:,} of {parameters['total']:,} parameters were trained"
+    share = 100 * parameters["tunable"] / parameters["total"]
+    start = stage.model.model_name_or_path
+    # a folder's place on this machine is nobody's business
+    start = "new weights" if start is None else f"`{Path(start).name if Path(start).exists() else start}`"
     settings = []
     for setting in _SETTINGS:
         value = getattr(stage.training, setting)
         if value not in (None, False, 0):
             settings.append(f"| `{setting}` | {getattr(value, 'value', value)} |")
-    start = stage.model.model_name_or_path
-    # a folder's place on this machine is nobody's business
-    start = "new weights" if start is None else f"`{Path(start).name if Path(start).exists() else start}`"
-    return [
-        f"# {name}",
-        f"An S2D model ([arXiv 2312.05447](https://arxiv.org/abs/2312.05447)) that recognises facial expressions in "
-        f"{kind}, trained with `s2d_hf`.",
-        "```python\nfrom transformers import pipeline\n\n"
-        f'classifier = pipeline("{task}", model="path/to/this/model", trust_remote_code=True)\n'
-        f"{_USAGE[stage.name]}\n```",
-        f"Labels: {', '.join(label_names(model.config))}.",
-        "## Data",
-        f"Trained on {metrics['samples']['train']:,} {kind} of {metrics['data']}. Where they come from, under which "
-        "licence, who labelled them and whom they show: to be written.",
-        "## Training",
-        f"Recipe `{metrics['recipe']}`, stage `{stage.name}`, starting from {start}; {tuned} "
-        f"({100 * parameters['tunable'] / parameters['total']:.1f} %).",
-        "| setting | value |\n| --- | --- |\n" + "\n".join(settings),
-        "## Evaluation",
-        _evaluation(kind, metrics),
-        "## Limits",
-        "Labels are perceived expressions, not inner states. The model must not be used for decisions about people. "
-        "For which faces and recordings it works worse: to be written.",
-    ]  # fmt: skip
+    return (
+        f"Recipe `{metrics['recipe']}`, stage `{stage.name}`, seed {metrics['seed']}, starting from {start}; "
+        f"{parameters['tunable']:,} of {parameters['total']:,} parameters were trained ({share:.1f} %).\n\n"
+        "| setting | value |\n| --- | --- |\n" + "\n".join(settings)
+    )
 
 
 def _evaluation(kind: str, metrics: dict[str, Any]) -> str:
     if "test" not in metrics:
-        return "It has not been evaluated."
+        return "It has not been evaluated: to be written."
     compared = {
         "chance": "chance",
         "image_model_averaged": "image model, averaged over frames",
@@ -119,10 +120,32 @@ def _evaluation(kind: str, metrics: dict[str, Any]) -> str:
     rows = [(name, metrics[key]) for key, name in compared.items() if key in metrics]
     table = "\n".join(f"| {name} | {100 * scores['uar']:.2f} | {100 * scores['war']:.2f} |" for name, scores in rows)
     return (
-        f"Measured on {metrics['samples']['test']:,} {kind} of {metrics['data']} at the end of this one training "
-        f"(seed {metrics['seed']}); in percent.\n\n| | UAR | WAR |\n| --- | --- | --- |\n{table}\n\n"
+        f"Measured on {metrics['samples']['test']:,} {kind}s of {metrics['data']} at the end of this one training "
+        f"(seed {metrics['seed']}); in percent.\n\n| | UAR | WAR |\n| --- | ---: | ---: |\n{table}\n\n"
         "![Confusion matrix](confusion_matrix.png)"
     )
 
 
-__all__ = ["write_model_card"]
+def _recalls(labels: tuple[str, ...], test: dict[str, Any]) -> list[float | None]:
+    recalls = (test["recall"][label] for label in labels)
+    return [None if recall is None else 100 * recall for recall in recalls]
+
+
+def _impact(metrics: dict[str, Any]) -> str:
+    origin = metrics["provenance"]
+    processes = "1 process" if origin["processes"] == 1 else f"{origin['processes']} processes"
+    return (
+        f"Trained on {origin['hardware']}, {processes}; it ended on {origin['date']}, "
+        f"{_duration(metrics['train']['train_runtime'])} after it was last started. With s2d_hf {origin['s2d_hf']}, "
+        f"torch {origin['torch']} and transformers {origin['transformers']}. Carbon was not measured."
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+__all__ = ["TEMPLATE", "write_model_card"]
