@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .probes import check_probe, run_probe
+from .publishing.test_round_trip import check_round_trip
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,8 +57,9 @@ def test_suite_passes_at_the_dependency_floors(tmp_path):
     assert run.returncode == 0, run.stdout[-5000:]
 
 
-def test_remote_code_in_a_new_environment_without_the_package(converted, image_folder, face_video, tmp_path):
+def test_remote_code_in_a_new_environment_without_the_package(hub, converted, image_folder, face_video, tmp_path):
     python = new_environment(tmp_path / "remote")
     packages = ["transformers", "torch", "torchvision", "av", "decord"]
     subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     check_probe(run_probe(python, "remote", converted, image_folder, face_video, tmp_path), "transformers_modules.")
+    check_round_trip(hub, python, converted, face_video, tmp_path)

@@ -20,6 +20,15 @@ class S2DTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Drop what the model's forward does not name; the frames must stay."}
     )
+    # a push at the end is checked; those during the training are Trainer's own
+    hub_strategy: HubStrategy | str = field(
+        default="end",
+        metadata={
+            "help": "When `push_to_hub` uploads. `end`, the default here: once, and checked. `every_save`, "
+            "`checkpoint`, `all_checkpoints`: also during the training, as Trainer does, unchecked and with "
+            "`training_args.bin`, a pickle, and the last two with the optimizer's state."
+        },
+    )
     learning_rate_batch: int | None = field(
         default=None,
         metadata={

@@ -1,23 +1,25 @@
 """The dynamic stage on a user's own videos: validation, windows, EMA, broken files, pushing."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import RepoUrl
 from safetensors.torch import load_file
 
 from s2d_hf import MobileFaceNetLandmarkEncoder, S2DForVideoClassification, S2DImageProcessor
-from s2d_hf.trainer import read_recipe, run_recipe
+from s2d_hf.trainer import S2DTrainingArguments, read_recipe, run_recipe
 from s2d_hf.trainer.building import build_model, load_landmark_encoder, load_samples
 from tests.videos import counting_frames, write_video
 
+from .frames_dataset import make_trainer
 from .small_image_model import write_image_model
 
-DEFAULT = Path(__file__).resolve().parents[2] / "training" / "recipes" / "synthetic.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = ROOT / "training" / "recipes" / "synthetic.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -96,25 +98,51 @@ def test_a_broken_video_stops_with_its_name_or_is_listed(image_model, videos, tm
     assert any("cut.mp4" in message and "truncated" in message for message in caplog.messages)
 
 
-def test_push_uploads_the_finished_folder(image_model, videos, tmp_path, monkeypatch):
-    """With a Hub that only notes what it is given."""
-    uploads = []
-
-    def upload(self, *, folder_path, **kwargs):
-        uploads.append({path.name: path.read_bytes() for path in Path(folder_path).iterdir() if path.is_file()})
-
-    url = "https://huggingface.co/me/faces"
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda *args, **kwargs: RepoUrl(url))
-    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
-    push = ("--push_to_hub", "--hub_model_id", "me/faces", "--max_steps", "1")
-    run_recipe(read_recipe(arguments(tmp_path / "out", image_model, videos, *push), default=DEFAULT))
-    (files,) = uploads
+def test_push_uploads_the_finished_folder(image_model, videos, tmp_path, hub):
+    """As a user trains, to the tests' Hub."""
+    out = tmp_path / "out"
+    push = ("--push_to_hub", "--hub_model_id", "s2d-hf/faces", "--max_steps", "1", "--save_strategy", "steps")
+    command = [sys.executable, ROOT / "training" / "train.py", *arguments(out, image_model, videos, *push)]
+    environment = hub.environment(tmp_path) | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert hub.commits("s2d-hf/faces") == ["End of training", "initial commit"]
+    files = hub.files("s2d-hf/faces")
+    # also those of a processor for the pictures that a video has
     assert {"model.safetensors", "config.json", "landmark_encoder.safetensors", "metrics.json"} <= set(files)
-    assert {"modeling_s2d.py", "video_preprocessor_config.json", "confusion_matrix.png"} <= set(files)
+    assert {"modeling_s2d.py", "video_preprocessor_config.json", "preprocessor_config.json"} <= set(files)
+    assert "confusion_matrix.png" in files
+    # nothing else goes up, though it is there
+    assert (out / "training_args.bin").is_file() and (out / "checkpoint-1").is_dir()
+    assert {Path(name).suffix for name in files if name != ".gitattributes"} == {
+        ".json", ".md", ".png", ".py", ".safetensors"
+    }  # fmt: skip
+    assert not any("/" in name for name in files)
+    assert files["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    # the card is a draft, and what it lacks is said
+    assert "s2d-hf/faces is uploaded as a draft; this is still missing:" in run.stderr
+    assert "Its metadata lack `license`" in run.stderr
     card = files["README.md"].decode()
     assert card.count("# faces\n") == 1 and "| this model |" in card
     for text in (card, files["metrics.json"].decode()):  # what is published doesn't tell of this machine
         assert str(tmp_path) not in text and str(videos) not in text and str(image_model) not in text
+
+
+def test_a_folder_with_problems_is_not_pushed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "token")
+    trainer = make_trainer(tmp_path)
+    trainer.hub_model_id = "me/faces"
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", lambda *args, **kwargs: pytest.fail("was uploaded"))
+    # the landmark encoder of this trainer is the tests' own, which no folder brings along
+    monkeypatch.setattr("s2d_hf.publishing.folders.probe_folder", lambda *args: [])
+    with pytest.raises(ValueError, match=r"landmark_encoder\.safetensors: It can't be loaded: Unknown landmark"):
+        trainer.push_to_hub()
+    assert {"preprocessor_config.json", "video_preprocessor_config.json"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_pushes_come_at_the_end_unless_asked_otherwise(tmp_path):
+    assert S2DTrainingArguments(output_dir=str(tmp_path)).hub_strategy == "end"
+    assert S2DTrainingArguments(output_dir=str(tmp_path), hub_strategy="every_save").hub_strategy == "every_save"
 
 
 @pytest.mark.parametrize(

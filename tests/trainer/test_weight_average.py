@@ -8,6 +8,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 
 from s2d_hf import S2DForVideoClassification
+from s2d_hf.publishing import FolderReport, PublishResult, UploadPlan
 from s2d_hf.trainer import S2DTrainer
 from s2d_hf.trainer.weight_average import WeightAverage
 
@@ -136,19 +137,22 @@ def test_what_is_evaluated_predicted_and_saved_is_the_average(tmp_path):
 
 
 def test_what_is_pushed_is_the_average(tmp_path, monkeypatch):
-    class Hub:
-        def upload_folder(self, folder_path: str, **kwargs) -> None:
-            self.uploaded = load_file(Path(folder_path) / "model.safetensors")
+    uploaded = {}
 
-    hub = Hub()
-    monkeypatch.setattr("transformers.trainer.hf_api", lambda: hub)
+    def publish(folder: Path, *args, **kwargs) -> PublishResult:
+        uploaded.update(load_file(folder / "model.safetensors"))
+        return PublishResult(FolderReport(folder), UploadPlan("somebody/something"))
+
+    monkeypatch.setattr("s2d_hf.trainer.trainer.publish_folder", publish)
     monkeypatch.setattr(Trainer, "create_model_card", lambda self, **kwargs: None)
     trainer = averaging_trainer(tmp_path)
     trainer.hub_model_id = "somebody/something"
     trainer.train()
+    raw = weights_of(trainer.model)
     trainer.push_to_hub()
     for name, mean in trainer.weight_average.state_dict().items():
-        assert torch.equal(hub.uploaded[name], mean), name
+        assert torch.equal(uploaded[name], mean), name
+        assert torch.equal(trainer.model.state_dict()[name], raw[name]), name
 
 
 def test_the_best_checkpoint_brings_its_average(tmp_path):

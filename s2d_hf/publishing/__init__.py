@@ -1,0 +1,18 @@
+"""Publishing models on the Hub: what is checked before, and the upload."""
+
+from .cards import REQUIRED_SECTIONS, check_card
+from .folders import FolderReport, check_folder
+from .problems import Problem
+from .uploading import PublishingError, PublishResult, UploadPlan, publish_folder
+
+__all__ = [
+    "REQUIRED_SECTIONS",
+    "FolderReport",
+    "Problem",
+    "PublishResult",
+    "PublishingError",
+    "UploadPlan",
+    "check_card",
+    "check_folder",
+    "publish_folder",
+]

@@ -1,0 +1,387 @@
+"""Whether a model card is complete and its metadata valid."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..configuration_s2d import S2DConfig
+from .licenses import LICENSES
+from .problems import Problem
+
+CARD_NAME = "README.md"
+REQUIRED_SECTIONS = (
+    "How to use",
+    "Labels",
+    "Intended use",
+    "Out-of-scope use",
+    "Training data",
+    "Training",
+    "Evaluation",
+    "Biases and limits",
+    "Environmental impact",
+    "Citation",
+)
+REQUIRED_TAGS = ("s2d", "facial-expression-recognition")
+PIPELINE_TAGS = {
+    "S2DForVideoClassification": "video-classification",
+    "S2DForImageClassification": "image-classification",
+}
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})\s*([\w+-]*)")
+_HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)\s*#*\s*")
+_TO_BE_WRITTEN = re.compile(r"to be written|\[?more information needed\]?", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
+# BibTeX has doubled braces of its own
+_SPACED_PLACEHOLDER = re.compile(r"\{\{\s.*?\s\}\}")
+_LINK = re.compile(
+    r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)[^)]*\)|<(?:img|source|a|video)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)"
+)
+_LABEL_ROW = re.compile(r"\s*\|\s*`?(\d+)`?\s*\|([^|]*)\|.*")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?\s*(±\s*\d+(\.\d+)?)?")
+_REVISION = re.compile(r"""\brevision["']?\s*[=:]\s*["']([^"']+)["']""")
+_METADATA = re.compile(r"\s*---[ \t]*\r?\n.*?\r?\n---[ \t]*(\r?\n|$)", re.DOTALL)
+
+
+@dataclass
+class _CodeBlock:
+    language: str
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Section:
+    level: int
+    title: str
+    lines: list[str] = field(default_factory=list)  # without code
+    code: list[_CodeBlock] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.code and not any(line.strip() for line in self.lines)
+
+
+def check_card(
+    card: str | Path,
+    config: S2DConfig | None = None,
+    *,
+    folder: str | Path | None = None,
+    repo_id: str | None = None,
+) -> list[str]:
+    """
+    What a model card lacks or has wrong, in plain sentences. An empty list: complete and valid.
+
+    A card has one `#` heading and a `##` heading for each of `REQUIRED_SECTIONS`, in their order, with text below; no
+    placeholder (`to be written`, `{{ ... }}`, `[More Information Needed]`); and metadata that huggingface_hub reads:
+    `license`, `library_name`, `pipeline_tag`, `tags`, `datasets` and a `model-index` with a result. Under "How to
+    use" there is Python code. Under "Labels" the labels stand in the order of the classes, as rows of a table that
+    begin with the class's number (`| 0 | happy |`) or in one line between commas.
+
+    Args:
+        card (`str` or `Path`): The card's text, or, as a `Path`, its file.
+        config ([`S2DConfig`], *optional*): The model's. Labels and `pipeline_tag` must be of it.
+        folder (`str` or `Path`, *optional*): The model's folder. Files that the card links to must be there.
+        repo_id (`str`, *optional*): Where the card is uploaded to. The code under "How to use" must name it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    return [problem.text for problem in find_card_problems(card, config, folder=folder, repo_id=repo_id)]
+
+
+def find_card_problems(
+    card: str | Path,
+    config: S2DConfig | None = None,
+    *,
+    folder: str | Path | None = None,
+    repo_id: str | None = None,
+) -> list[Problem]:
+    """[`check_card`] with the problems as [`Problem`]s: `is_missing` says what a draft may still lack."""
+    text = card
+    if isinstance(card, Path):
+        if not card.is_file():
+            raise FileNotFoundError(f"There is no model card {card}.")
+        try:
+            text = card.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            return [Problem(CARD_NAME, f"The card is no UTF-8 text ({error}): save it as such.")]
+    sections, unclosed = _read_sections(text)
+    problems = [
+        *_check_metadata(text, config, folder),
+        *_check_sections(sections),
+        *_check_placeholders(text),
+        *_check_usage(sections, repo_id),
+        *_check_labels(sections, config),
+        *_check_links(sections, folder),
+    ]
+    if unclosed:
+        problems.append(Problem(CARD_NAME, "A block of code is not closed: end it with a line of its own fence."))
+    return problems
+
+
+def linked_files(card: str) -> list[str]:
+    """The relative paths that a card's text links to, pictures among them."""
+    sections, _ = _read_sections(card)
+    return [path for path in dict.fromkeys(_links(sections)) if _is_relative(path)]
+
+
+def pinned_revisions(card: str) -> list[str]:
+    """The revisions that a card's Python code names: `revision="v0.1.0"` or `"revision": "v0.1.0"`."""
+    sections, _ = _read_sections(card)
+    code = [
+        line for section in sections for block in section.code if block.language == "python" for line in block.lines
+    ]
+    return list(dict.fromkeys(_REVISION.findall("\n".join(code))))
+
+
+def _missing(text: str) -> Problem:
+    return Problem(CARD_NAME, text, is_missing=True)
+
+
+def _wrong(text: str) -> Problem:
+    return Problem(CARD_NAME, text)
+
+
+def _body_start(text: str) -> int:
+    match = _METADATA.match(text)
+    return 0 if match is None else match.end()
+
+
+def _read_sections(text: str) -> tuple[list[_Section], bool]:
+    """The card's text at its headings, what is before the first one among them; whether a fence stays open."""
+    sections, fence = [_Section(0, "")], None
+    for line in text[_body_start(text) :].splitlines():
+        match = _FENCE.match(line)
+        if fence is not None:
+            closes = match is not None and match.group(1).startswith(fence) and line.strip() == match.group(1)
+            if closes:
+                fence = None
+            else:
+                sections[-1].code[-1].lines.append(line)
+        elif match is not None:
+            fence = match.group(1)
+            sections[-1].code.append(_CodeBlock(match.group(2).lower()))
+        elif (heading := _HEADING.fullmatch(line)) is not None:
+            sections.append(_Section(len(heading.group(1)), heading.group(2)))
+        else:
+            sections[-1].lines.append(line)
+    return sections, fence is not None
+
+
+def _belonging_to(sections: list[_Section], title: str) -> list[_Section]:
+    """The `##` section of a title and those below it; empty if there is none."""
+    found: list[_Section] = []
+    for section in sections:
+        if found and section.level <= 2:
+            break
+        if found or (section.level == 2 and section.title == title):
+            found.append(section)
+    return found
+
+
+def _check_sections(sections: list[_Section]) -> Iterator[Problem]:
+    names = [section.title for section in sections if section.level == 1]
+    if len(names) != 1:
+        text = f"It has {len(names)} headings with one `#` ({', '.join(names)})" if names else "It has no `#` heading"
+        yield _missing(f"{text}: there must be one, the model's name.")
+    titles = [section.title for section in sections if section.level == 2]
+    for title in REQUIRED_SECTIONS:
+        if title not in titles:
+            yield _missing(f"The section `## {title}` is missing.")
+        elif titles.count(title) > 1:
+            yield _wrong(f"The section `## {title}` is there {titles.count(title)} times.")
+        elif all(section.is_empty for section in _belonging_to(sections, title)):
+            yield _missing(f"The section `## {title}` is empty.")
+    present = list(dict.fromkeys(title for title in titles if title in REQUIRED_SECTIONS))
+    wanted = [title for title in REQUIRED_SECTIONS if title in present]
+    if present != wanted:
+        yield _wrong(f"The sections are in another order than this one: {', '.join(wanted)}.")
+
+
+def _check_placeholders(text: str) -> Iterator[Problem]:
+    language, fence = "", None
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _FENCE.match(line)
+        if match is not None:
+            if fence is None:
+                fence, language = match.group(1), match.group(2).lower()
+            elif match.group(1).startswith(fence):
+                fence, language = None, ""
+        pattern = _SPACED_PLACEHOLDER if language in ("bibtex", "latex", "tex") else _PLACEHOLDER
+        for found in (*_TO_BE_WRITTEN.finditer(line), *pattern.finditer(line)):
+            yield _missing(f"Line {number} is not written yet, it has `{found.group(0)}`: {_shorten(line)!r}.")
+
+
+def _shorten(line: str, length: int = 100) -> str:
+    line = line.strip()
+    return line if len(line) <= length else f"...{line[-length:]}"
+
+
+def _check_metadata(text: str, config: S2DConfig | None, folder: str | Path | None) -> Iterator[Problem]:
+    if _body_start(text) == 0:
+        yield _missing("It has no metadata: it must begin with a block of YAML between two lines `---`.")
+        return
+    try:
+        data = ModelCard(text).data
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        yield _wrong(f"huggingface_hub can't read its metadata: {' '.join(str(error).split())}")
+        return
+    yield from _check_license(data.license, data.license_name, data.license_link, folder)
+    if data.library_name is None:
+        yield _missing("Its metadata lack `library_name: transformers`.")
+    elif data.library_name != "transformers":
+        yield _wrong(f"`library_name` must be transformers, got {data.library_name!r}.")
+    task = _expected_task(config)
+    expected = " or ".join(PIPELINE_TAGS.values()) if task is None else task
+    if data.pipeline_tag is None:
+        yield _missing(f"Its metadata lack `pipeline_tag: {expected}`.")
+    elif data.pipeline_tag not in ((task,) if task is not None else PIPELINE_TAGS.values()):
+        yield _wrong(f"`pipeline_tag` is {data.pipeline_tag!r}, and for this model it must be {expected}.")
+    yield from _check_names("tags", data.tags)
+    absent = [tag for tag in REQUIRED_TAGS if not isinstance(data.tags, list) or tag not in data.tags]
+    if absent:
+        yield _missing(f"`tags` lack {' and '.join(absent)}.")
+    if not data.datasets:
+        yield _missing("Its metadata lack `datasets`: name what the model was trained on.")
+    else:
+        yield from _check_names("datasets", data.datasets)
+        for name in data.datasets if isinstance(data.datasets, list) else ():
+            try:
+                validate_repo_id(name)
+            except HFValidationError:
+                yield _wrong(f"`datasets` has {name!r}, which can be no name of a dataset on the Hub.")
+    if not data.eval_results:
+        yield _missing("Its metadata have no `model-index` with a result.")
+    for result in data.eval_results or ():
+        yield from _check_result(result, task or data.pipeline_tag)
+
+
+def _expected_task(config: S2DConfig | None) -> str | None:
+    for name in (config.architectures or ()) if config is not None else ():
+        return PIPELINE_TAGS.get(name)
+    return None
+
+
+def _check_license(
+    identifier: object, name: str | None, link: str | None, folder: str | Path | None
+) -> Iterator[Problem]:
+    page = "https://huggingface.co/docs/hub/repositories-licenses lists them"
+    if identifier is None:
+        yield _missing(f"Its metadata lack `license`: an identifier that the Hub knows ({page}).")
+        return
+    for one in identifier if isinstance(identifier, list) else [identifier]:
+        if not isinstance(one, str) or one not in LICENSES:
+            yield _wrong(f"`license` is {one!r}, which the Hub doesn't know ({page}; `other` for all else).")
+    if identifier == "other" or (isinstance(identifier, list) and "other" in identifier):
+        for key, value in (("license_name", name), ("license_link", link)):
+            if not isinstance(value, str) or not value.strip():
+                yield _missing(f"`license: other` needs `{key}`.")
+        if isinstance(link, str) and _is_relative(link) and folder is not None and not Path(folder, link).is_file():
+            yield _wrong(f"`license_link` names the file {link}, which is not in the folder.")
+
+
+def _check_names(key: str, values: object) -> Iterator[Problem]:
+    if values is not None and (
+        not isinstance(values, list) or not all(isinstance(value, str) and value for value in values)
+    ):
+        yield _wrong(f"`{key}` must be a list of names, got {values!r}.")
+
+
+def _check_result(result: EvalResult, task: str | None) -> Iterator[Problem]:
+    name = f"{result.metric_name or result.metric_type} on {result.dataset_name}"
+    if task is not None and result.task_type != task:
+        yield _wrong(f"`model-index`: {name} is of the task {result.task_type!r}, and the model's is {task!r}.")
+    value = result.metric_value
+    if isinstance(value, str):
+        is_number = _NUMBER.fullmatch(value.strip()) is not None
+    else:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number:
+        yield _wrong(f"`model-index`: the value of {name} is no number but {value!r}.")
+
+
+def _check_usage(sections: list[_Section], repo_id: str | None) -> Iterator[Problem]:
+    usage = _belonging_to(sections, "How to use")
+    if all(section.is_empty for section in usage):
+        return  # said already
+    code = ["\n".join(block.lines) for section in usage for block in section.code if block.language == "python"]
+    if not code:
+        yield _missing("There is no block of Python code under `## How to use`.")
+    elif repo_id is not None and not any(re.search(rf"[\"']{re.escape(repo_id)}[\"']", block) for block in code):
+        yield _missing(f"The Python code under `## How to use` doesn't name the repository, {repo_id!r}.")
+
+
+def _check_labels(sections: list[_Section], config: S2DConfig | None) -> Iterator[Problem]:
+    section = _belonging_to(sections, "Labels")
+    if all(part.is_empty for part in section):
+        return  # said already
+    labels = _read_labels([line for part in section for line in part.lines])
+    if labels is None:
+        yield _missing(
+            "`## Labels` must list the labels in the order of the classes: in a table whose rows begin with the "
+            "class's number (`| 0 | happy |`), or in one line between commas."
+        )
+    elif config is not None:
+        expected = [config.id2label[i] for i in range(len(config.id2label))]
+        if labels != expected:
+            yield _wrong(f"`## Labels` lists {', '.join(labels)}, and the model has {', '.join(expected)}.")
+
+
+def _read_labels(lines: list[str]) -> list[str] | None:
+    rows = [match for line in lines if (match := _LABEL_ROW.fullmatch(line)) is not None]
+    if rows:
+        if [int(row.group(1)) for row in rows] != list(range(len(rows))):
+            return None
+        return [_plain(row.group(2)) for row in rows]
+    for paragraph in re.split(r"\n\s*\n", "\n".join(lines)):
+        names = [_plain(name) for name in paragraph.rsplit(":", 1)[-1].strip().rstrip(".").split(",")]
+        # a sentence has commas as well
+        if len(names) > 1 and all(0 < len(name.split()) <= 3 for name in names):
+            return names
+    return None
+
+
+def _plain(text: str) -> str:
+    return text.strip().strip("`*_\"'").strip()
+
+
+def _links(sections: list[_Section]) -> Iterator[str]:
+    for section in sections:
+        for match in _LINK.finditer("\n".join(section.lines)):
+            yield match.group(1) or match.group(2)
+
+
+def _is_relative(link: str) -> bool:
+    parts = urlsplit(link)
+    return not parts.scheme and not parts.netloc and bool(parts.path) and not parts.path.startswith("/")
+
+
+def _check_links(sections: list[_Section], folder: str | Path | None) -> Iterator[Problem]:
+    for link in dict.fromkeys(_links(sections)):
+        parts = urlsplit(link)
+        if parts.scheme == "file" or (not parts.scheme and not parts.netloc and parts.path.startswith("/")):
+            yield _wrong(f"It links to {link}, a place on one machine: link to a file of the folder or a web page.")
+        elif _is_relative(link):
+            path = unquote(parts.path)
+            if ".." in Path(path).parts:
+                yield _wrong(f"It links to {link}, which is outside the folder.")
+            elif folder is not None and not Path(folder, path).is_file():
+                yield _wrong(f"It links to {link}, and the folder has no such file.")
+
+
+__all__ = [
+    "CARD_NAME",
+    "REQUIRED_SECTIONS",
+    "REQUIRED_TAGS",
+    "check_card",
+    "find_card_problems",
+    "linked_files",
+    "pinned_revisions",
+]
