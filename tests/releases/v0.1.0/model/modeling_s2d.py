@@ -1,0 +1,743 @@
+"""PyTorch S2D models: a ViT guided by facial landmarks, for still images and, with temporal adapters, for videos.
+
+Chen, Li, Shan, Wang, Hong: "From Static to Dynamic: Adapting Landmark-Aware Image Models for Facial Expression
+Recognition in Videos", IEEE TAFFC 2024, arXiv 2312.05447.
+"""
+
+from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
+
+# isort: split
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES,
+)
+from transformers.utils import can_return_tuple
+
+from .configuration_s2d import S2DConfig
+
+# `pipeline` reports every class missing from these tables as unsupported, also when it loads and runs.
+MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.setdefault(S2DConfig.model_type, "S2DForImageClassification")
+MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES.setdefault(S2DConfig.model_type, "S2DForVideoClassification")
+
+# What a saved folder offers to the Auto classes when it is loaded with `trust_remote_code=True`.
+AUTO_MAP = {
+    "AutoConfig": "configuration_s2d.S2DConfig",
+    "AutoModel": "modeling_s2d.S2DModel",
+    "AutoModelForImageClassification": "modeling_s2d.S2DForImageClassification",
+    "AutoModelForVideoClassification": "modeling_s2d.S2DForVideoClassification",
+}
+
+
+@dataclass
+class S2DClassifierOutput(ModelOutput):
+    """
+    Output of the S2D classifiers.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): Returned when `labels` are given.
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Scores before the softmax.
+        pooler_output (`torch.Tensor` of shape `(batch_size, hidden_size)`): The clip (or image) feature that enters
+            the classifier, before its dropout.
+        hidden_states (`tuple` of `num_hidden_layers + 1` tensors, *optional*): Returned when `output_hidden_states`.
+            The embeddings and the output of every block, each `(batch_size, num_frames, 1 + num_patches,
+            hidden_size)`, or without `num_frames` for images. The last one has gone through the final layer norm.
+        attentions (`tuple` of `num_hidden_layers` tensors, *optional*): Returned when `output_attentions`. Each
+            `(batch_size, num_frames, num_heads, 1 + num_patches, 1 + num_patches)`, or without `num_frames`.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention: `(N, heads, S, d)` in, `(N, S, heads, d)` and the probabilities `(N, heads, S, S)` out."""
+    scores = (query * scaling) @ key.transpose(-2, -1)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    attended = nn.functional.dropout(weights, p=dropout, training=module.training) @ value
+    return attended.transpose(1, 2), weights
+
+
+class S2DAttention(nn.Module):
+    """Multi-head self-attention over the middle axis of `(N, S, width)`, through transformers' attention interface."""
+
+    def __init__(self, config: S2DConfig, width: int, num_heads: int, qkv_bias: bool, dropout: float):
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.head_dim = width // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = dropout
+        self.is_causal = False
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_size, length, width = hidden_states.shape
+        qkv = self.qkv(hidden_states).view(batch_size, length, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            None,
+            scaling=self.scaling,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return self.proj(attended.reshape(batch_size, length, width)), weights
+
+
+class S2DMLP(nn.Module):
+    """Two linear layers with the activation between."""
+
+    def __init__(self, config: S2DConfig, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class S2DLayer(GradientCheckpointingLayer):
+    """Pre-norm ViT block on the tokens of each frame, `(batch_size * num_frames, 1 + num_patches, hidden_size)`."""
+
+    def __init__(self, config: S2DConfig):
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = S2DAttention(
+            config,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.qkv_bias,
+            config.attention_probs_dropout_prob,
+        )
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = S2DMLP(config, config.hidden_size, config.intermediate_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.attention(self.layernorm_before(hidden_states))
+        hidden_states = hidden_states + self.dropout(attended)
+        hidden_states = hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+        return hidden_states, weights
+
+
+class S2DPrompter(nn.Module):
+    """Multi-view complementary prompter (MCP, paper section 3.2): fuses appearance and landmark tokens to a prompt."""
+
+    def __init__(self, config: S2DConfig):
+        super().__init__()
+        self.initial_fovea_scale = float(config.prompt_fovea_scale)
+        # 1x1 convolutions of the paper's code, as the matrix products they are
+        self.appearance_proj = nn.Linear(config.hidden_size, config.prompt_hidden_size)
+        self.landmark_proj = nn.Linear(config.hidden_size, config.prompt_hidden_size)
+        self.fovea_scale = nn.Parameter(torch.full((1,), self.initial_fovea_scale))
+        self.output_proj = nn.Linear(config.prompt_hidden_size, config.hidden_size)
+
+    def forward(self, appearance: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """Both inputs and the output: `(N, num_patches, hidden_size)`."""
+        appearance = self.appearance_proj(appearance)
+        # the fovea weighs each channel over the positions
+        fovea = (appearance * self.fovea_scale).softmax(dim=1, dtype=torch.float32).to(appearance.dtype)
+        return self.output_proj(appearance * fovea + self.landmark_proj(prompt))
+
+
+class S2DTemporalAdapter(nn.Module):
+    """
+    Temporal-modeling adapter (TMA, paper section 3.3): attention over the frames at every position, then a layer norm,
+    then a bottleneck for each token. Neither part has a residual connection.
+    """
+
+    def __init__(self, config: S2DConfig):
+        super().__init__()
+        width = config.adapter_hidden_size
+        self.activation = ACT2FN[config.hidden_act]
+        self.temporal_down = nn.Linear(config.hidden_size, width)
+        self.temporal_attention = S2DAttention(config, width, config.adapter_num_heads, qkv_bias=False, dropout=0.0)
+        self.temporal_up = nn.Linear(width, config.hidden_size)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=1e-5)
+        self.spatial_down = nn.Linear(config.hidden_size, width)
+        self.spatial_up = nn.Linear(width, config.hidden_size)
+        self.spatial_up.starts_at_zero = config.adapter_init == "zero"
+
+    def forward(self, appearance: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """`(batch_size * num_frames, num_patches, hidden_size)` in and out."""
+        num_patches = appearance.shape[1]
+        hidden_states = self.activation(self.temporal_down(appearance))
+        width = hidden_states.shape[-1]
+        hidden_states = hidden_states.view(-1, num_frames, num_patches, width).transpose(1, 2)
+        hidden_states, _ = self.temporal_attention(hidden_states.reshape(-1, num_frames, width))
+        hidden_states = hidden_states.view(-1, num_patches, num_frames, width).transpose(1, 2)
+        hidden_states = self.temporal_up(hidden_states.reshape(-1, num_patches, width))
+        return self.spatial_up(self.activation(self.spatial_down(self.layernorm(hidden_states))))
+
+
+class S2DPromptLayer(GradientCheckpointingLayer):
+    """The prompter and the temporal adapter that stand before one ViT block; either may be missing."""
+
+    def __init__(self, config: S2DConfig):
+        super().__init__()
+        self.prompter = S2DPrompter(config) if config.prompt_type != "none" else None
+        self.temporal_adapter = S2DTemporalAdapter(config) if config.temporal_adapters else None
+
+    def forward(
+        self, appearance: torch.Tensor, prompt: torch.Tensor | None, num_frames: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """
+        From the normed patch tokens and the normed prompt before, the prompt and what the adapter adds; all
+        `(batch_size * num_frames, num_patches, hidden_size)`.
+        """
+        new_prompt = None if self.prompter is None else self.prompter(appearance, prompt)
+        temporal = None if self.temporal_adapter is None else self.temporal_adapter(appearance, num_frames)
+        return new_prompt, temporal
+
+
+class S2DEmbeddings(nn.Module):
+    """Patch, class, position and temporal embeddings."""
+
+    def __init__(self, config: S2DConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embeddings = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
+        if config.temporal_adapters:
+            self.temporal_embeddings = nn.Parameter(torch.zeros(1, config.num_frames, config.hidden_size))
+        else:
+            self.temporal_embeddings = None
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def embed_patches(self, frames: torch.Tensor) -> torch.Tensor:
+        """`(N, channels, height, width)` to `(N, num_patches, hidden_size)`."""
+        return self.patch_embeddings(frames.to(self.patch_embeddings.weight.dtype)).flatten(2).transpose(1, 2)
+
+    def interpolated_positions(self, rows: int, columns: int) -> torch.Tensor:
+        """Position embeddings for a grid of `rows` x `columns` patches, `(1, 1 + rows * columns, hidden_size)`."""
+        grid = self.config.grid_size
+        if (rows, columns) == (grid, grid):
+            return self.position_embeddings
+        patches = self.position_embeddings[:, 1:].unflatten(1, (grid, grid)).permute(0, 3, 1, 2)
+        patches = nn.functional.interpolate(
+            patches.float(), size=(rows, columns), mode="bicubic", align_corners=False
+        ).to(patches.dtype)
+        return torch.cat((self.position_embeddings[:, :1], patches.flatten(2).transpose(1, 2)), dim=1)
+
+    def interpolated_times(self, num_frames: int) -> torch.Tensor:
+        """Temporal embeddings for `num_frames` frames that span the same clip, `(1, num_frames, hidden_size)`."""
+        if num_frames == self.config.num_frames:
+            return self.temporal_embeddings
+        times = self.temporal_embeddings.transpose(1, 2)
+        times = nn.functional.interpolate(times.float(), size=num_frames, mode="linear", align_corners=True)
+        return times.to(self.temporal_embeddings.dtype).transpose(1, 2)
+
+    def forward(self, patches: torch.Tensor, num_frames: int, rows: int, columns: int) -> torch.Tensor:
+        """`(batch_size * num_frames, num_patches, hidden_size)` to the tokens with the class token in front."""
+        cls_tokens = self.cls_token.to(patches.dtype).expand(patches.shape[0], -1, -1)
+        hidden_states = torch.cat((cls_tokens, patches), dim=1)
+        hidden_states = self.dropout(hidden_states + self.interpolated_positions(rows, columns))
+        if self.temporal_embeddings is not None:
+            hidden_states = hidden_states.unflatten(0, (-1, num_frames))
+            hidden_states = (hidden_states + self.interpolated_times(num_frames).unsqueeze(2)).flatten(0, 1)
+        return hidden_states
+
+
+class S2DPreTrainedModel(PreTrainedModel):
+    """Initialisation, loading and saving that the S2D models share."""
+
+    config: S2DConfig
+    config_class = S2DConfig
+    base_model_prefix = "s2d"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "video")
+    supports_gradient_checkpointing = True
+    # the losses below are means over the batch; the Trainer must not divide them again
+    accepts_loss_kwargs = False
+    _no_split_modules = ["S2DEmbeddings", "S2DLayer", "S2DPromptLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if getattr(module, "starts_at_zero", False):
+                init.zeros_(module.weight)
+            else:
+                init.trunc_normal_(module.weight, mean=0.0, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, S2DEmbeddings):
+            init.trunc_normal_(module.cls_token, mean=0.0, std=std)
+            init.trunc_normal_(module.position_embeddings, mean=0.0, std=std)
+            if module.temporal_embeddings is not None:
+                init.zeros_(module.temporal_embeddings)
+        elif isinstance(module, S2DPrompter):
+            init.constant_(module.fovea_scale, module.initial_fovea_scale)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """
+        Saves the model so that every Auto class loads it, with `trust_remote_code=True` also where `s2d_hf` is not
+        installed. See [`~transformers.PreTrainedModel.save_pretrained`].
+        """
+        self.config.auto_map = dict(AUTO_MAP)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_vit_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "S2DPreTrainedModel":
+        """
+        Starts an S2D model from a ViT or ViT-MAE checkpoint of the Hub (paper section 4.2: the image model starts
+        from a masked autoencoder). The landmark embedding, prompters and classifier are new.
+
+        Args:
+            pretrained_model_name_or_path (`str`): A checkpoint whose model type is `vit` or `vit_mae`, e.g.
+                `"facebook/vit-mae-base"`; a name on the Hub or a folder.
+            kwargs: Fields of [`S2DConfig`] (`num_labels`, `id2label`, `prompt_type`, ...), and `dtype` and
+                `attn_implementation` of the new model; what is none is handed to `AutoModel.from_pretrained`
+                (`revision`, `token`, `cache_dir`, ...).
+
+        Raises:
+            ValueError: if the checkpoint is of another model type, or its weights do not fit the configuration.
+
+        Example:
+        ```python
+        model = S2DForImageClassification.from_vit_pretrained("facebook/vit-mae-base", num_labels=7)
+        ```
+        """
+        dtype, attention = kwargs.pop("dtype", None), kwargs.pop("attn_implementation", None)
+        own_fields = S2DConfig().to_dict() | {"num_labels": None}
+        overrides = {name: kwargs.pop(name) for name in list(kwargs) if name in own_fields}
+        vit_config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if vit_config.model_type not in ("vit", "vit_mae"):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a {vit_config.model_type!r} checkpoint; "
+                "an S2D model can start from 'vit' or 'vit_mae'."
+            )
+        if vit_config.model_type == "vit":
+            kwargs["add_pooling_layer"] = False  # its pooler has no place here
+        vit = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        shared = (
+            "image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads",
+            "intermediate_size", "hidden_act", "qkv_bias", "layer_norm_eps", "initializer_range",
+        )  # fmt: skip
+        fields = {name: getattr(vit_config, name) for name in shared}
+        if cls is S2DForImageClassification:
+            fields["temporal_adapters"] = False
+        model = cls(S2DConfig(**(fields | overrides)))
+        base = model.base_model
+        state = _vit_state_dict(vit, base.config.num_hidden_layers)
+        own = base.state_dict()
+        wrong = [
+            f"{name}: {tuple(tensor.shape)}, expected {tuple(own[name].shape) if name in own else 'no such weight'}"
+            for name, tensor in state.items()
+            if name not in own or own[name].shape != tensor.shape
+        ]  # fmt: skip
+        if wrong:
+            raise ValueError(f"{pretrained_model_name_or_path} does not fit the configuration:\n" + "\n".join(wrong))
+        base.load_state_dict(state, strict=False)
+        if attention is not None:
+            model.set_attn_implementation(attention)
+        return model.to(dtype).eval() if dtype is not None else model.eval()
+
+    def freeze_for_video_tuning(self) -> "S2DPreTrainedModel":
+        """
+        Leaves trainable what the paper tunes in the video stage (section 3.3): temporal embedding, prompters and
+        their norms, landmark embedding, temporal adapters, final norm and classifier. The ViT is frozen. At the
+        paper's size 9,258,451 of 95,055,571 parameters stay trainable.
+
+        Returns:
+            the model itself.
+        """
+        base = self.base_model
+        self.requires_grad_(False)
+        tuned = [base.landmark_embeddings, base.prompt_norms, base.prompt_layers, base.layernorm]
+        for module in [*tuned, getattr(self, "classifier", None)]:
+            if module is not None:
+                module.requires_grad_(True)
+        if base.embeddings.temporal_embeddings is not None:
+            base.embeddings.temporal_embeddings.requires_grad_(True)
+        return self
+
+
+def _vit_state_dict(vit: PreTrainedModel, num_layers: int) -> dict[str, torch.Tensor]:
+    """The weights of a transformers `ViTModel` or `ViTMAEModel` under the names of `S2DModel`."""
+    source = vit.state_dict()
+    state = {
+        "embeddings.cls_token": source["embeddings.cls_token"],
+        "embeddings.position_embeddings": source["embeddings.position_embeddings"],
+        "embeddings.patch_embeddings.weight": source["embeddings.patch_embeddings.projection.weight"],
+        "embeddings.patch_embeddings.bias": source["embeddings.patch_embeddings.projection.bias"],
+        "layernorm.weight": source["layernorm.weight"],
+        "layernorm.bias": source["layernorm.bias"],
+    }
+    same = ("layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2")
+    for i in range(num_layers):
+        for kind in ("weight", "bias"):
+            qkv = [source.get(f"layers.{i}.attention.{letter}_proj.{kind}") for letter in "qkv"]
+            if all(part is not None for part in qkv):
+                state[f"layers.{i}.attention.qkv.{kind}"] = torch.cat(qkv)
+            state[f"layers.{i}.attention.proj.{kind}"] = source[f"layers.{i}.attention.o_proj.{kind}"]
+            for name in same:
+                state[f"layers.{i}.{name}.{kind}"] = source[f"layers.{i}.{name}.{kind}"]
+    return state
+
+
+class S2DModel(S2DPreTrainedModel):
+    """
+    The S2D backbone, without a classifier: a video model, or an image model if `config.temporal_adapters` is False.
+
+    The order of operations is that of the authors' code, including the prompt norms' sharing: the first norm serves
+    both streams at the first two blocks and the landmark stream at every block, and the last norm is never used.
+    """
+
+    def __init__(self, config: S2DConfig):
+        super().__init__(config)
+        self.embeddings = S2DEmbeddings(config)
+        has_prompts = config.prompt_type != "none"
+        self.landmark_embeddings = nn.Linear(config.landmark_channels, config.hidden_size) if has_prompts else None
+        self.prompt_norms = nn.ModuleList(
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(config.num_prompt_layers)
+        )
+        self.prompt_layers = nn.ModuleList(S2DPromptLayer(config) for _ in range(config.num_prompt_layers))
+        self.layers = nn.ModuleList(S2DLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding."""
+        return self.embeddings.patch_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        landmark_features: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        interpolate_temporal_encoding: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): RGB frames in [0, 1],
+                normalised with ImageNet's mean and standard deviation, as [`S2DVideoProcessor`] gives them. Without
+                temporal adapters also images, `(batch_size, 3, height, width)`.
+            landmark_features (`torch.Tensor`, *optional*): What the processor computes beside `pixel_values`:
+                `(batch_size, num_frames, landmark_channels, landmark_size, landmark_size)`, without `num_frames` for
+                images. Only a model with `prompt_type="none"` does without.
+            interpolate_pos_encoding (`bool`): Accept frames of another size than `config.image_size`, with the
+                position embeddings interpolated to their grid.
+            interpolate_temporal_encoding (`bool`): Accept another number of frames than `config.num_frames`, with
+                the temporal embedding interpolated.
+            output_hidden_states (`bool`, *optional*): Return the output of every block.
+            output_attentions (`bool`, *optional*): Return the attention probabilities of every block; needs
+                `attn_implementation="eager"`.
+
+        Returns:
+            `last_hidden_state` after the final norm, `(batch_size, num_frames, 1 + num_patches, hidden_size)`;
+            `pooler_output`, the mean over the frames of their class tokens, `(batch_size, hidden_size)`; and
+            `hidden_states` and `attentions` as in [`S2DClassifierOutput`].
+
+        Raises:
+            ValueError: if a shape does not fit the configuration, or `landmark_features` are missing.
+        """
+        config = self.config
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if output_attentions and config._attn_implementation != "eager":
+            raise ValueError(
+                f"`output_attentions=True` needs the eager attention, and this model uses "
+                f"{config._attn_implementation!r}: call `model.set_attn_implementation('eager')` first."
+            )
+        self._check_inputs(pixel_values, landmark_features, interpolate_pos_encoding, interpolate_temporal_encoding)
+
+        is_video = pixel_values.ndim == 5
+        num_frames = pixel_values.shape[1] if is_video else 1
+        frames = pixel_values.flatten(0, 1) if is_video else pixel_values
+        rows, columns = frames.shape[-2] // config.patch_size, frames.shape[-1] // config.patch_size
+
+        patches = self.embeddings.embed_patches(frames)
+        prompt = None
+        if self.landmark_embeddings is not None:
+            features = landmark_features.flatten(0, 1) if is_video else landmark_features
+            prompt = self._embed_landmarks(features.to(patches.dtype), rows, columns)
+        if self.prompt_layers:
+            patches, prompt = self._apply_prompt_layer(0, patches, prompt, num_frames)
+        hidden_states = self.embeddings(patches, num_frames, rows, columns)
+
+        all_hidden_states = (hidden_states,) if output_hidden_states else None
+        all_attentions = () if output_attentions else None
+        for i, layer in enumerate(self.layers):
+            if 1 <= i < len(self.prompt_layers):
+                patches, prompt = self._apply_prompt_layer(i, hidden_states[:, 1:], prompt, num_frames)
+                hidden_states = torch.cat((hidden_states[:, :1], patches), dim=1)
+            hidden_states, weights = layer(hidden_states)
+            if output_hidden_states:
+                all_hidden_states += (hidden_states,)
+            if output_attentions:
+                all_attentions += (weights,)
+        hidden_states = self.layernorm(hidden_states)
+        if output_hidden_states:
+            all_hidden_states = (*all_hidden_states[:-1], hidden_states)
+
+        pooled = hidden_states[:, 0]
+        if is_video:
+            shape = (-1, num_frames)
+            hidden_states = hidden_states.unflatten(0, shape)
+            pooled = pooled.unflatten(0, shape).mean(dim=1)
+            if output_hidden_states:
+                all_hidden_states = tuple(states.unflatten(0, shape) for states in all_hidden_states)
+            if output_attentions:
+                all_attentions = tuple(weights.unflatten(0, shape) for weights in all_attentions)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            pooler_output=pooled,
+            hidden_states=all_hidden_states,
+            attentions=all_attentions,
+        )
+
+    def _embed_landmarks(self, features: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        if features.shape[-2:] != (rows, columns):
+            features = nn.functional.interpolate(features, size=(rows, columns), mode="bilinear", align_corners=False)
+        return self.landmark_embeddings(features.flatten(2).transpose(1, 2))
+
+    def _apply_prompt_layer(
+        self, index: int, patches: torch.Tensor, prompt: torch.Tensor | None, num_frames: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        appearance = self.prompt_norms[max(index - 1, 0)](patches)
+        if prompt is not None:
+            prompt = self.prompt_norms[0](prompt)
+        prompt, temporal = self.prompt_layers[index](appearance, prompt, num_frames)
+        if temporal is not None:
+            patches = patches + temporal
+        if prompt is not None:
+            patches = patches + prompt
+        return patches, prompt
+
+    def _check_inputs(
+        self,
+        pixel_values: torch.Tensor,
+        landmark_features: torch.Tensor | None,
+        interpolate_pos_encoding: bool,
+        interpolate_temporal_encoding: bool,
+    ) -> None:
+        config = self.config
+        shape = tuple(pixel_values.shape)
+        if pixel_values.ndim == 4 and config.temporal_adapters:
+            raise ValueError(
+                "This is a video model: `pixel_values` must be (batch_size, num_frames, channels, height, width), "
+                f"got {shape}."
+            )
+        if pixel_values.ndim not in (4, 5) or shape[-3] != config.num_channels:
+            raise ValueError(
+                f"`pixel_values` must be (batch_size, num_frames, {config.num_channels}, height, width), or without "
+                f"num_frames for images, got {shape}."
+            )
+        height, width = shape[-2:]
+        if (height, width) != (config.image_size, config.image_size):
+            if not interpolate_pos_encoding:
+                raise ValueError(
+                    f"`pixel_values` are {height}x{width} pixels, and the model takes {config.image_size}x"
+                    f"{config.image_size}: resize them, or pass `interpolate_pos_encoding=True`."
+                )
+            if height % config.patch_size or width % config.patch_size:
+                raise ValueError(
+                    f"`pixel_values` are {height}x{width} pixels; both must be multiples of the patch size "
+                    f"{config.patch_size}."
+                )
+        if config.temporal_adapters and shape[1] != config.num_frames and not interpolate_temporal_encoding:
+            raise ValueError(
+                f"`pixel_values` have {shape[1]} frames, and the model was trained with {config.num_frames}: sample "
+                f"{config.num_frames}, or pass `interpolate_temporal_encoding=True`."
+            )
+        if config.prompt_type == "none":
+            return
+        if landmark_features is None:
+            raise ValueError(
+                "`landmark_features` are missing. The S2D processors return them beside `pixel_values`: pass on both, "
+                "`model(**processor(video, return_tensors='pt'))`."
+            )
+        expected = (*shape[:-3], config.landmark_channels, config.landmark_size, config.landmark_size)
+        if tuple(landmark_features.shape) != expected:
+            raise ValueError(f"`landmark_features` must be {expected}, got {tuple(landmark_features.shape)}.")
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: S2DConfig) -> torch.Tensor:
+    """
+    Mean loss of a batch.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`).
+        labels (`torch.Tensor`): Class indices `(batch_size,)`, for cross-entropy; or `(batch_size, num_labels)`: class
+            probabilities, as mixup and label smoothing give them, for cross-entropy with soft targets, and with
+            `config.problem_type="multi_label_classification"` 0 and 1 for binary cross-entropy. With
+            `config.problem_type="regression"`, targets of the shape of the logits for the mean squared error.
+
+    Raises:
+        ValueError: if the labels' shape fits none of these.
+    """
+    labels = labels.to(logits.device)
+    logits = logits.float()
+    if config.problem_type in ("multi_label_classification", "regression"):
+        if labels.shape != logits.shape and not (config.problem_type == "regression" and config.num_labels == 1):
+            raise ValueError(
+                f"`labels` must have the shape of the logits, {tuple(logits.shape)}, for a "
+                f"{config.problem_type} model, got {tuple(labels.shape)}."
+            )
+        if config.problem_type == "regression":
+            return nn.functional.mse_loss(logits, labels.view_as(logits).float())
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+    if labels.ndim == 1 and not labels.is_floating_point() and labels.shape[0] == logits.shape[0]:
+        return nn.functional.cross_entropy(logits, labels.long())
+    if labels.shape == logits.shape and labels.is_floating_point():
+        return nn.functional.cross_entropy(logits, labels.float())
+    raise ValueError(
+        f"`labels` must be class indices ({logits.shape[0]},) or floating-point class probabilities "
+        f"{tuple(logits.shape)}, got {labels.dtype} of shape {tuple(labels.shape)}."
+    )
+
+
+class _S2DClassifier(S2DPreTrainedModel):
+    """Backbone, dropout and linear head."""
+
+    pixel_axes: tuple[str, ...]
+
+    def __init__(self, config: S2DConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.s2d = S2DModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        landmark_features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        interpolate_temporal_encoding: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> S2DClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor`): `(batch_size, num_frames, 3, height, width)` for videos, `(batch_size, 3,
+                height, width)` for images. See [`S2DModel.forward`] for this and the arguments not named here.
+            labels (`torch.Tensor`, *optional*): Class indices, class probabilities or 0 and 1 for every class; see
+                [`classification_loss`].
+
+        Returns:
+            [`S2DClassifierOutput`]
+
+        Raises:
+            ValueError: if a shape does not fit the configuration, or `landmark_features` are missing.
+        """
+        if pixel_values.ndim != len(self.pixel_axes):
+            raise ValueError(
+                f"`pixel_values` of {type(self).__name__} must be ({', '.join(self.pixel_axes)}), got "
+                f"{tuple(pixel_values.shape)}."
+            )
+        outputs = self.s2d(
+            pixel_values,
+            landmark_features,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            interpolate_temporal_encoding=interpolate_temporal_encoding,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+        )
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        return S2DClassifierOutput(
+            loss=None if labels is None else classification_loss(logits, labels, self.config),
+            logits=logits,
+            pooler_output=outputs.pooler_output,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class S2DForVideoClassification(_S2DClassifier):
+    """
+    S2D for the classification of videos.
+
+    From static to dynamic, a video model starts from an image model in one call, and at first gives for a clip of a
+    still image the image model's scores (unless `adapter_init="random"`):
+
+    ```python
+    model = S2DForVideoClassification.from_pretrained(IMAGE_CHECKPOINT, num_frames=16, temporal_adapters=True)
+    model.freeze_for_video_tuning()
+    ```
+
+    Loaded from an image checkpoint without these arguments, it averages the image model over the frames.
+    """
+
+    pixel_axes = ("batch_size", "num_frames", "3", "height", "width")
+
+
+class S2DForImageClassification(_S2DClassifier):
+    """
+    S2D for the classification of still images: the static model of the paper (section 3.2).
+
+    Raises:
+        ValueError: if the configuration has `temporal_adapters`, as a video model's has.
+    """
+
+    pixel_axes = ("batch_size", "3", "height", "width")
+
+    def __init__(self, config: S2DConfig):
+        if config.temporal_adapters:
+            raise ValueError(
+                "`temporal_adapters` is True in the configuration, so this is a video model: use "
+                "S2DForVideoClassification, or pass `temporal_adapters=False` for an image model."
+            )
+        super().__init__(config)
+
+
+S2DModel.register_for_auto_class("AutoModel")
+S2DForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+S2DForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
+
+__all__ = ["S2DForImageClassification", "S2DForVideoClassification", "S2DModel", "S2DPreTrainedModel"]
