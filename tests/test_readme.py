@@ -1,22 +1,45 @@
-"""README's code blocks run, and its commands are those that CI runs."""
+"""README's code blocks run or are parsed, its commands are those that CI runs, and its links lead somewhere."""
 
+import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
-from transformers import ViTConfig, ViTModel
+import pytest
+from PIL import Image
+from transformers import ViTConfig, ViTModel, pipeline
 
+from s2d_hf import __version__
 from s2d_hf.cli import build_parser
 from s2d_hf.trainer import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 RETINAFACE = "face_alignment.detection.retinaface.retinaface_detector"
+HUB_NAME = "s2d-hf/s2d-dfew"
+SET_UP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def load_script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_languages_are_known():
+    """So that no block is left out below; nothing is to be run of a citation."""
+    assert set(re.findall(r"```(\S+)\n", README)) == {"bash", "python", "yaml", "bibtex"}
 
 
 def test_ci_runs_the_test_command_of_readme():
@@ -26,11 +49,11 @@ def test_ci_runs_the_test_command_of_readme():
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == test_commands[0]
 
 
-def test_first_command_starts_a_training():
+def test_training_command_starts():
     """Up to its arguments; tests/trainer/test_stages.py runs a whole one."""
-    *_, launch = blocks("bash")[0].strip().split(" && ")
+    (block,) = [block for block in blocks("bash") if block.startswith(SET_UP) and "training/train.py" in block]
+    *_, launch = block.strip().split(" && ")
     command = launch.replace(".venv/bin/accelerate", f"{sys.executable} -m accelerate.commands.accelerate_cli").split()
-    assert "training/train.py" in command
     run = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--anchor_distillation" in run.stdout and "--train_data" in run.stdout
 
@@ -42,18 +65,27 @@ def test_recipe_is_valid(tmp_path):
     assert [stage.name for stage in read.stages] == ["static", "dynamic"]
 
 
-def test_commands_of_the_package_are_understood():
-    lines = "\n".join(blocks("bash")).splitlines()
-    commands = [
-        line.split("s2d-hf ")[-1].split("s2d_hf.cli ")[-1] for line in lines if re.search(r"s2d(-hf|_hf.cli) ", line)
-    ]
-    parsed = [build_parser().parse_args(shlex.split(command)) for command in commands]
-    assert {arguments.command for arguments in parsed} >= {"convert", "predict", "archive"}
+def test_commands_are_understood():
+    parsers = {
+        "s2d-hf ": build_parser().parse_args,
+        "accelerate launch -m s2d_hf.cli ": build_parser().parse_args,
+        "accelerate launch training/benchmark.py ": load_script(ROOT / "training" / "benchmark.py").parse_arguments,
+        "python training/publish.py ": load_script(ROOT / "training" / "publish.py").parse_arguments,
+    }
+    seen = set()
+    for line in filter(None, "".join(blocks("bash")).splitlines()):
+        start = next((start for start in parsers if line.startswith(start)), None)
+        if start is None:
+            assert line.startswith(SET_UP), f"nothing checks the command {line!r}"
+            continue
+        parsers[start](shlex.split(line.removeprefix(start)))
+        seen.add(start)
+    assert seen == set(parsers)
 
 
-def test_python_blocks_run(converted, face_video, shared, tmp_path, monkeypatch):
-    python = blocks("python")
-    assert len(python) == 5
+def test_local_python_blocks_run(converted, face_video, shared, tmp_path, monkeypatch):
+    local = [block for block in blocks("python") if HUB_NAME not in block]
+    assert len(local) == 4
     monkeypatch.chdir(tmp_path)
     # in place of the download of the detector's weights
     weights = str(shared / "weights" / "retinaface_mobilenet0.25.pth")
@@ -63,6 +95,57 @@ def test_python_blocks_run(converted, face_video, shared, tmp_path, monkeypatch)
     (tmp_path / "path" / "to" / "model").symlink_to(converted)
     ViTModel(ViTConfig(num_hidden_layers=1), add_pooling_layer=False).save_pretrained("path/to/vit")
     (tmp_path / "face.mp4").symlink_to(face_video)
-    for code in python:
+    for code in local:
         exec(compile(code, "README.md", "exec"), {})
     assert {"meeting.png", "annotated.mp4"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_pinned_hub_model_runs_without_the_package(hub, clean_python, converted, face_video, tmp_path):
+    """With the Hub's stand-in, on which the model has the name and the tag that README gives."""
+    (block,) = [block for block in blocks("python") if HUB_NAME in block]
+    hub.add_model(HUB_NAME, converted, tags=[f"v{__version__}"])
+    (tmp_path / "face.mp4").symlink_to(face_video)
+    code = f'{block}\nimport json\nprint("SCORES" + json.dumps(classifier("face.mp4")))\n'
+    run = subprocess.run(
+        [clean_python, "-c", code],
+        cwd=tmp_path,
+        env=hub.environment(tmp_path / "home"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    scores = {row["label"]: row["score"] for row in json.loads(run.stdout.split("SCORES")[1])}
+    local = pipeline("video-classification", model=str(converted), trust_remote_code=True)
+    expected = {row["label"]: row["score"] for row in local(str(face_video))}
+    assert scores == pytest.approx(expected, abs=1e-5)
+    # the pin holds for the code, too
+    fetched = [request for request in hub.requests if "/resolve/" in request]
+    assert any("modeling_s2d.py" in request for request in fetched)
+    assert not any("/resolve/main/" in request for request in fetched)
+
+
+def test_links_lead_somewhere():
+    targets = re.findall(r"\]\(([^)\s]+)\)", README)
+    assert len(targets) > 10
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), flags=re.MULTILINE)
+    # as GitHub makes them of the headings
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in targets:
+        if urlsplit(target).scheme:
+            continue
+        path, _, anchor = target.partition("#")
+        assert not path or (ROOT / path).exists(), f"there is no {path}"
+        assert not anchor or anchor in anchors, f"there is no section {anchor}"
+
+
+def test_pictures(tmp_path):
+    """They load fast, are sharp at the width of the page, and the drawing can be drawn again."""
+    overview = ROOT / "docs" / "pictures" / "overview.png"
+    assert overview.stat().st_size < 400_000
+    with Image.open(overview) as picture:
+        assert picture.width >= 1800
+    script = load_script(ROOT / "docs" / "draw_pictures.py")
+    script.draw_data_flow(tmp_path / "data_flow.svg")
+    drawn, kept = (ElementTree.parse(folder / "data_flow.svg").getroot() for folder in (tmp_path, overview.parent))
+    assert drawn.get("viewBox") == kept.get("viewBox") is not None
