@@ -9,10 +9,12 @@ from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
 # isort: split
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -98,29 +100,99 @@ def _is_untouched(*modules: nn.Module) -> bool:
     )
 
 
-def _runs_onednn(inputs: torch.Tensor) -> bool:
-    """Whether oneDNN's linear layers can be called: for inference on a CPU. They are faster there than PyTorch's own
-    in float32, and take a GELU along."""
+def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
+    """
+    Whether oneDNN can compute the layers: on a CPU, in the inputs' precision. PyTorch itself asks another library for
+    products in float32, which is slower on many processors, and keeps a GELU apart.
+    """
     return (
         inputs.device.type == "cpu"
         and inputs.dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_grad_enabled()
+        and type(inputs) in (torch.Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and type(inputs) is torch.Tensor
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and _is_untouched(*modules)
+        and all(module.weight.dtype == inputs.dtype for module in modules)
     )
 
 
-def _linear(module: nn.Linear, inputs: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-    """`module(inputs)`, then GELU if asked for, in the fastest way there is."""
-    if _runs_onednn(inputs) and _is_untouched(module) and module.weight.dtype == inputs.dtype:
-        after = ("gelu", [], "none") if gelu else ("none", [], "")
-        return torch.ops.mkldnn._linear_pointwise(inputs, module.weight, module.bias, *after)
-    outputs = module(inputs)
-    return nn.functional.gelu(outputs) if gelu else outputs
+def _needs_gradient(inputs: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and inputs.requires_grad
+
+
+def _is_trained(*modules: nn.Linear) -> bool:
+    return torch.is_grad_enabled() and any(
+        parameter.requires_grad for module in modules for parameter in module.parameters()
+    )
+
+
+def _onednn_linear(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False
+) -> torch.Tensor:
+    after = ("gelu", [], "none") if gelu else ("none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, *after)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """A linear layer that is not trained: nothing but its weights is kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return _onednn_linear(inputs, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        return _onednn_linear(gradient, weight.T, None), None, None
+
+
+class _FrozenMLP(torch.autograd.Function):
+    """Two linear layers that are not trained, with a GELU between, some frames at a time."""
+
+    @staticmethod
+    def forward(ctx, inputs: torch.Tensor, chunk: int, *weights: torch.Tensor | None) -> torch.Tensor:
+        weight1, bias1, weight2, bias2 = weights
+        outputs, kept = torch.empty_like(inputs), []
+        for frames, place in zip(inputs.split(chunk), outputs.split(chunk), strict=True):
+            kept.append(_onednn_linear(frames, weight1, bias1))
+            place.copy_(_onednn_linear(nn.functional.gelu(kept[-1]), weight2, bias2))
+        ctx.save_for_backward(weight1, weight2, *kept)
+        return outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight1, weight2, *kept = ctx.saved_tensors
+        result, start = torch.empty_like(gradient), 0
+        for hidden in kept:
+            frames = slice(start, start + hidden.shape[0])
+            inner = torch.ops.aten.gelu_backward(_onednn_linear(gradient[frames], weight2.T, None), hidden)
+            result[frames] = _onednn_linear(inner, weight1.T, None)
+            start = frames.stop
+        return result, None, None, None, None, None
+
+
+def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    """`module(inputs)`, in the fastest way there is."""
+    if _suits_onednn(inputs, module) and not _is_trained(module):
+        compute = _FrozenLinear.apply if _needs_gradient(inputs) else _onednn_linear
+        return compute(inputs, module.weight, module.bias)
+    return module(inputs)
+
+
+# Intermediate results up to this size stay in a CPU's cache, and their memory is used again: larger ones are fetched
+# from the system for every layer.
+_CHUNK_BYTES = 20 * 2**20
+
+
+def _frames_at_a_time(inputs: torch.Tensor, width: int) -> int:
+    """How many of the `(N, length, ...)` inputs may become `width` wide at a time."""
+    return max(1, _CHUNK_BYTES // (inputs.shape[1] * width * inputs.element_size()))
 
 
 class ProjectedTokens(NamedTuple):
@@ -267,17 +339,18 @@ class S2DMLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.is_gelu and _runs_onednn(hidden_states):
-            return _linear(self.fc2, _linear(self.fc1, hidden_states, gelu=True))
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        fc1, fc2 = self.fc1, self.fc2
+        if not self.is_gelu or not _suits_onednn(hidden_states, fc1, fc2) or _is_trained(fc1, fc2):
+            return fc2(self.activation(fc1(hidden_states)))
+        if _needs_gradient(hidden_states):
+            chunk = _frames_at_a_time(hidden_states, fc1.out_features)
+            return _FrozenMLP.apply(hidden_states, chunk, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+        hidden_states = _onednn_linear(hidden_states, fc1.weight, fc1.bias, gelu=True)
+        return _onednn_linear(hidden_states, fc2.weight, fc2.bias)
 
 
 # What these compute is known, and may be computed otherwise where that takes less.
 _KNOWN_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-
-# Intermediate results of a block up to this size stay in a CPU's cache, and their memory is used again: larger ones
-# are fetched from the system for every layer.
-_CHUNK_BYTES = 20 * 2**20
 
 
 class S2DLayer(GradientCheckpointingLayer):
@@ -302,9 +375,9 @@ class S2DLayer(GradientCheckpointingLayer):
         self, hidden_states: torch.Tensor, class_token_only: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """With `class_token_only`, the class tokens alone, `(batch_size * num_frames, 1, hidden_size)`."""
-        chunk = self._frames_at_a_time(hidden_states)
-        if class_token_only or chunk >= hidden_states.shape[0]:
+        if class_token_only or not self._may_be_chunked(hidden_states):
             return self._forward(hidden_states, class_token_only)
+        chunk = _frames_at_a_time(hidden_states, self.config.intermediate_size)
         outputs = torch.empty_like(hidden_states)
         for frames, place in zip(hidden_states.split(chunk), outputs.split(chunk), strict=True):
             place.copy_(self._forward(frames, False)[0])
@@ -320,12 +393,12 @@ class S2DLayer(GradientCheckpointingLayer):
         hidden_states = hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
         return hidden_states, weights
 
-    def _frames_at_a_time(self, hidden_states: torch.Tensor) -> int:
-        num_frames, length, _ = hidden_states.shape
-        if not _runs_onednn(hidden_states) or self.config._attn_implementation != "sdpa":
-            return num_frames
-        frame_bytes = length * self.config.intermediate_size * hidden_states.element_size()
-        return max(1, _CHUNK_BYTES // frame_bytes)
+    def _may_be_chunked(self, hidden_states: torch.Tensor) -> bool:
+        return (
+            not torch.is_grad_enabled()
+            and self.config._attn_implementation == "sdpa"
+            and _suits_onednn(hidden_states, self.mlp.fc1, self.mlp.fc2)
+        )
 
 
 class S2DPrompter(nn.Module):
@@ -388,7 +461,7 @@ class S2DPromptLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        appearance: torch.Tensor,
+        appearance_norm: nn.LayerNorm,
         prompt_values: torch.Tensor | None,
         prompt_weight: torch.Tensor | None,
         prompt_bias: torch.Tensor | None,
@@ -401,7 +474,7 @@ class S2DPromptLayer(GradientCheckpointingLayer):
 
         Args:
             hidden_states (`torch.Tensor`): `(batch_size * num_frames, prefix + num_patches, hidden_size)`.
-            appearance (`torch.Tensor`): The same, normed.
+            appearance_norm (`nn.LayerNorm`): Their norm.
             prompt_values, prompt_weight, prompt_bias: The prompt of the layer before, or the embedded landmark
                 features: [`ProjectedTokens`] of shape `(batch_size * num_frames, num_patches, hidden_size)`, taken
                 apart for gradient checkpointing.
@@ -415,7 +488,7 @@ class S2DPromptLayer(GradientCheckpointingLayer):
         adapter, prompter = self.temporal_adapter, self.prompter
         downs = [] if adapter is None else [adapter.temporal_down]
         downs += [] if prompter is None else [prompter.appearance_proj]
-        projected = [tokens[:, prefix:] for tokens in _project_jointly(downs, appearance)]
+        projected = [tokens[:, prefix:] for tokens in _project_jointly(downs, appearance_norm(hidden_states))]
         terms = []
         if adapter is not None:
             terms.append(ProjectedTokens.of(adapter.spatial_up, adapter.adapt(projected[0], num_frames)))
@@ -761,10 +834,20 @@ class S2DModel(S2DPreTrainedModel):
     def _apply_prompt_layer(
         self, index: int, hidden_states: torch.Tensor, prompt: ProjectedTokens | None, num_frames: int, prefix: int
     ) -> tuple[torch.Tensor, ProjectedTokens | None]:
-        appearance = self.prompt_norms[max(index - 1, 0)](hidden_states)
+        layer = self.prompt_layers[index]
+        compute = layer
+        if (
+            torch.is_grad_enabled()
+            and not layer.gradient_checkpointing
+            and not _is_trained(self.layers[index].mlp.fc1)
+        ):
+            # With the ViT frozen, most of what a training keeps would be these small layers' intermediate results,
+            # which are cheap to compute again.
+            compute = partial(checkpoint, layer, use_reentrant=False, preserve_rng_state=False)
         parts = (None, None, None) if prompt is None else prompt
-        hidden_states, *parts = self.prompt_layers[index](
-            hidden_states, appearance, *parts, self.prompt_norms[0], num_frames, prefix
+        appearance_norm = self.prompt_norms[max(index - 1, 0)]
+        hidden_states, *parts = compute(
+            hidden_states, appearance_norm, *parts, self.prompt_norms[0], num_frames, prefix
         )
         return hidden_states, None if prompt is None else ProjectedTokens(*parts)
 
