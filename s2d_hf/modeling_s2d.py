@@ -9,9 +9,12 @@ from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
 # isort: split
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -82,6 +85,182 @@ def eager_attention_forward(
     return attended.transpose(1, 2), weights
 
 
+def _is_untouched(*modules: nn.Module) -> bool:
+    """
+    Whether linear layers and norms do what their class says and nothing else, so that their weights may be used
+    without calling them: no LoRA around them, no quantised or offloaded weights, no hooks.
+    """
+    return all(
+        type(module) in (nn.Linear, nn.LayerNorm)
+        and type(module.weight) is nn.Parameter
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and "forward" not in vars(module)
+        for module in modules
+    )
+
+
+def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
+    """
+    Whether oneDNN can compute the layers: on a CPU, in the inputs' precision. PyTorch itself asks another library for
+    products in float32, which is slower on many processors, and keeps a GELU apart.
+    """
+    return (
+        inputs.device.type == "cpu"
+        and inputs.dtype in (torch.float32, torch.bfloat16)
+        and type(inputs) in (torch.Tensor, nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and _is_untouched(*modules)
+        and all(module.weight.dtype == inputs.dtype for module in modules)
+    )
+
+
+def _needs_gradient(inputs: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and inputs.requires_grad
+
+
+def _is_trained(*modules: nn.Linear) -> bool:
+    return torch.is_grad_enabled() and any(
+        parameter.requires_grad for module in modules for parameter in module.parameters()
+    )
+
+
+def _onednn_linear(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False
+) -> torch.Tensor:
+    after = ("gelu", [], "none") if gelu else ("none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, *after)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """A linear layer that is not trained: nothing but its weights is kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return _onednn_linear(inputs, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        return _onednn_linear(gradient, weight.T, None), None, None
+
+
+class _FrozenMLP(torch.autograd.Function):
+    """Two linear layers that are not trained, with a GELU between, some frames at a time."""
+
+    @staticmethod
+    def forward(ctx, inputs: torch.Tensor, chunk: int, *weights: torch.Tensor | None) -> torch.Tensor:
+        weight1, bias1, weight2, bias2 = weights
+        outputs, kept = torch.empty_like(inputs), []
+        for frames, place in zip(inputs.split(chunk), outputs.split(chunk), strict=True):
+            kept.append(_onednn_linear(frames, weight1, bias1))
+            place.copy_(_onednn_linear(nn.functional.gelu(kept[-1]), weight2, bias2))
+        ctx.save_for_backward(weight1, weight2, *kept)
+        return outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight1, weight2, *kept = ctx.saved_tensors
+        result, start = torch.empty_like(gradient), 0
+        for hidden in kept:
+            frames = slice(start, start + hidden.shape[0])
+            inner = torch.ops.aten.gelu_backward(_onednn_linear(gradient[frames], weight2.T, None), hidden)
+            result[frames] = _onednn_linear(inner, weight1.T, None)
+            start = frames.stop
+        return result, None, None, None, None, None
+
+
+def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    """`module(inputs)`, in the fastest way there is."""
+    if _suits_onednn(inputs, module) and not _is_trained(module):
+        compute = _FrozenLinear.apply if _needs_gradient(inputs) else _onednn_linear
+        return compute(inputs, module.weight, module.bias)
+    return module(inputs)
+
+
+# Intermediate results up to this size stay in a CPU's cache, and their memory is used again: larger ones are fetched
+# from the system for every layer.
+_CHUNK_BYTES = 20 * 2**20
+
+
+def _frames_at_a_time(inputs: torch.Tensor, width: int) -> int:
+    """How many of the `(N, length, ...)` inputs may become `width` wide at a time."""
+    return max(1, _CHUNK_BYTES // (inputs.shape[1] * width * inputs.element_size()))
+
+
+class ProjectedTokens(NamedTuple):
+    """
+    Tokens `values @ weight.T + bias` that are not written out, as they may be summed, or normed and projected, for
+    less; with `weight=None`, `values` are the tokens.
+    """
+
+    values: torch.Tensor
+    weight: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, projection: nn.Linear, values: torch.Tensor) -> "ProjectedTokens":
+        """`projection(values)`, not yet computed if that can wait."""
+        if not _is_untouched(projection):
+            return cls(projection(values))
+        return cls(values, projection.weight, projection.bias)
+
+    def expand(self) -> torch.Tensor:
+        """The tokens."""
+        return self.values if self.weight is None else nn.functional.linear(self.values, self.weight, self.bias)
+
+
+def _project_normed(tokens: ProjectedTokens, norm: nn.LayerNorm, down: nn.Linear) -> torch.Tensor:
+    """
+    `down(norm(tokens.expand()))`, `(..., width)` in and `(..., down's outputs)` out.
+
+    With tokens `W x + b`, whose mean is `mean(W) x + mean(b)`, centred tokens are `C x + c`; their variance is a
+    quadratic form of `x`, and `down` of them another matrix product of `x`: the tokens of full width never exist.
+    """
+    if tokens.weight is None or not _is_untouched(norm, down):
+        return down(norm(tokens.expand()))
+    values = tokens.values
+    centred = tokens.weight - tokens.weight.mean(dim=0)
+    offset = tokens.bias - tokens.bias.mean()
+    scaled = down.weight * norm.weight
+    shift = nn.functional.linear(norm.bias, down.weight, down.bias)
+    width = values.shape[-1]
+    gram = centred.T @ centred / centred.shape[0]
+    slope = 2 * (offset @ centred) / centred.shape[0]
+    both = nn.functional.linear(
+        values, torch.cat((gram, scaled @ centred)), torch.cat((slope, nn.functional.linear(offset, scaled)))
+    )
+    quadratic, projected = both.split((width, both.shape[-1] - width), dim=-1)
+    variance = (quadratic * values).float().sum(dim=-1, keepdim=True) + (offset * offset).float().mean()
+    return projected * (variance.clamp(min=0) + norm.eps).rsqrt().to(projected.dtype) + shift
+
+
+def _project_jointly(modules: list[nn.Linear], inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What each of the layers makes of the same inputs, in one matrix product."""
+    if len(modules) == 1 or not _is_untouched(*modules):
+        return [module(inputs) for module in modules]
+    weight, bias = (torch.cat([getattr(module, name) for module in modules]) for name in ("weight", "bias"))
+    return list(nn.functional.linear(inputs, weight, bias).split([module.out_features for module in modules], dim=-1))
+
+
+def _sum_projected(terms: list[ProjectedTokens], prefix: int) -> torch.Tensor:
+    """The sum of tokens `(N, num_patches, width)`, in one matrix product, behind `prefix` tokens of zeros."""
+    if any(term.weight is None for term in terms):
+        return nn.functional.pad(sum(term.expand() for term in terms), (0, 0, prefix, 0))
+    values = nn.functional.pad(torch.cat([term.values for term in terms], dim=-1), (0, 0, prefix, 0))
+    weight = torch.cat([term.weight for term in terms], dim=-1)
+    total = nn.functional.linear(values, weight, sum(term.bias for term in terms))
+    total[:, :prefix] = 0
+    return total
+
+
 class S2DAttention(nn.Module):
     """Multi-head self-attention over the middle axis of `(N, S, width)`, through transformers' attention interface."""
 
@@ -96,9 +275,14 @@ class S2DAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        self, hidden_states: torch.Tensor, first_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """With `first_only`, what the first token attends to, `(N, 1, width)`, and no probabilities."""
+        if first_only:
+            return self._attend_from_first(hidden_states), None
         batch_size, length, width = hidden_states.shape
-        qkv = self.qkv(hidden_states).view(batch_size, length, 3, self.num_heads, self.head_dim)
+        qkv = _linear(self.qkv, hidden_states).view(batch_size, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -112,7 +296,36 @@ class S2DAttention(nn.Module):
             scaling=self.scaling,
             dropout=self.dropout if self.training else 0.0,
         )
-        return self.proj(attended.reshape(batch_size, length, width)), weights
+        return _linear(self.proj, attended.reshape(batch_size, length, width)), weights
+
+    def _attend_from_first(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Attention of one token, without keys and values: the query goes through the key's weights backwards (the key's
+        bias adds the same to all scores, and so nothing to the probabilities), the value's weights see the mean only.
+        """
+        batch_size, _, width = hidden_states.shape
+        heads = (self.num_heads, self.head_dim)
+        if not _is_untouched(self.qkv):
+            qkv = self.qkv(hidden_states).unflatten(-1, (3, *heads))
+            query, key, value = qkv[:, 0, 0], qkv[:, :, 1].permute(0, 2, 3, 1), qkv[:, :, 2].transpose(1, 2)
+            scores = (query * self.scaling).unsqueeze(2) @ key
+            return self.proj((self._probabilities(scores) @ value).reshape(batch_size, 1, width))
+        query_weight, key_weight, value_weight = self.qkv.weight.unflatten(0, (3, *heads)).unbind(0)
+        query = nn.functional.linear(hidden_states[:, 0], query_weight.flatten(0, 1)).unflatten(-1, heads)
+        if self.qkv.bias is not None:
+            query_bias, _, value_bias = self.qkv.bias.unflatten(0, (3, *heads)).unbind(0)
+            query = query + query_bias
+        # (num_heads, N, head_dim) @ (num_heads, head_dim, width)
+        seen = ((query * self.scaling).transpose(0, 1) @ key_weight).transpose(0, 1)
+        mean = self._probabilities(seen @ hidden_states.transpose(1, 2)) @ hidden_states
+        attended = (mean.transpose(0, 1) @ value_weight.transpose(1, 2)).transpose(0, 1)
+        if self.qkv.bias is not None:
+            attended = attended + value_bias
+        return self.proj(attended.reshape(batch_size, 1, width))
+
+    def _probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
+        return nn.functional.dropout(weights, p=self.dropout, training=self.training)
 
 
 class S2DMLP(nn.Module):
@@ -120,12 +333,24 @@ class S2DMLP(nn.Module):
 
     def __init__(self, config: S2DConfig, width: int, hidden: int):
         super().__init__()
+        self.is_gelu = config.hidden_act == "gelu"
         self.fc1 = nn.Linear(width, hidden)
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        fc1, fc2 = self.fc1, self.fc2
+        if not self.is_gelu or not _suits_onednn(hidden_states, fc1, fc2) or _is_trained(fc1, fc2):
+            return fc2(self.activation(fc1(hidden_states)))
+        if _needs_gradient(hidden_states):
+            chunk = _frames_at_a_time(hidden_states, fc1.out_features)
+            return _FrozenMLP.apply(hidden_states, chunk, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+        hidden_states = _onednn_linear(hidden_states, fc1.weight, fc1.bias, gelu=True)
+        return _onednn_linear(hidden_states, fc2.weight, fc2.bias)
+
+
+# What these compute is known, and may be computed otherwise where that takes less.
+_KNOWN_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 class S2DLayer(GradientCheckpointingLayer):
@@ -133,6 +358,7 @@ class S2DLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: S2DConfig):
         super().__init__()
+        self.config = config
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = S2DAttention(
             config,
@@ -145,11 +371,34 @@ class S2DLayer(GradientCheckpointingLayer):
         self.mlp = S2DMLP(config, config.hidden_size, config.intermediate_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, weights = self.attention(self.layernorm_before(hidden_states))
+    def forward(
+        self, hidden_states: torch.Tensor, class_token_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """With `class_token_only`, the class tokens alone, `(batch_size * num_frames, 1, hidden_size)`."""
+        if class_token_only or not self._may_be_chunked(hidden_states):
+            return self._forward(hidden_states, class_token_only)
+        chunk = _frames_at_a_time(hidden_states, self.config.intermediate_size)
+        outputs = torch.empty_like(hidden_states)
+        for frames, place in zip(hidden_states.split(chunk), outputs.split(chunk), strict=True):
+            place.copy_(self._forward(frames, False)[0])
+        return outputs, None
+
+    def _forward(
+        self, hidden_states: torch.Tensor, class_token_only: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.attention(self.layernorm_before(hidden_states), first_only=class_token_only)
+        if class_token_only:
+            hidden_states = hidden_states[:, :1]
         hidden_states = hidden_states + self.dropout(attended)
         hidden_states = hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
         return hidden_states, weights
+
+    def _may_be_chunked(self, hidden_states: torch.Tensor) -> bool:
+        return (
+            not torch.is_grad_enabled()
+            and self.config._attn_implementation == "sdpa"
+            and _suits_onednn(hidden_states, self.mlp.fc1, self.mlp.fc2)
+        )
 
 
 class S2DPrompter(nn.Module):
@@ -164,12 +413,11 @@ class S2DPrompter(nn.Module):
         self.fovea_scale = nn.Parameter(torch.full((1,), self.initial_fovea_scale))
         self.output_proj = nn.Linear(config.prompt_hidden_size, config.hidden_size)
 
-    def forward(self, appearance: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """Both inputs and the output: `(N, num_patches, hidden_size)`."""
-        appearance = self.appearance_proj(appearance)
+    def fuse(self, appearance: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
+        """The prompt before its output projection, from both projections; all `(N, num_patches, width)`."""
         # the fovea weighs each channel over the positions
         fovea = (appearance * self.fovea_scale).softmax(dim=1, dtype=torch.float32).to(appearance.dtype)
-        return self.output_proj(appearance * fovea + self.landmark_proj(prompt))
+        return appearance * fovea + landmarks
 
 
 class S2DTemporalAdapter(nn.Module):
@@ -190,16 +438,16 @@ class S2DTemporalAdapter(nn.Module):
         self.spatial_up = nn.Linear(width, config.hidden_size)
         self.spatial_up.starts_at_zero = config.adapter_init == "zero"
 
-    def forward(self, appearance: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """`(batch_size * num_frames, num_patches, hidden_size)` in and out."""
-        num_patches = appearance.shape[1]
-        hidden_states = self.activation(self.temporal_down(appearance))
-        width = hidden_states.shape[-1]
+    def adapt(self, hidden_states: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """Everything between the first and the last projection; `(batch_size * num_frames, num_patches, width)`."""
+        hidden_states = self.activation(hidden_states)
+        _, num_patches, width = hidden_states.shape
         hidden_states = hidden_states.view(-1, num_frames, num_patches, width).transpose(1, 2)
         hidden_states, _ = self.temporal_attention(hidden_states.reshape(-1, num_frames, width))
         hidden_states = hidden_states.view(-1, num_patches, num_frames, width).transpose(1, 2)
-        hidden_states = self.temporal_up(hidden_states.reshape(-1, num_patches, width))
-        return self.spatial_up(self.activation(self.spatial_down(self.layernorm(hidden_states))))
+        hidden_states = hidden_states.reshape(-1, num_patches, width)
+        tokens = ProjectedTokens.of(self.temporal_up, hidden_states)
+        return self.activation(_project_normed(tokens, self.layernorm, self.spatial_down))
 
 
 class S2DPromptLayer(GradientCheckpointingLayer):
@@ -211,15 +459,49 @@ class S2DPromptLayer(GradientCheckpointingLayer):
         self.temporal_adapter = S2DTemporalAdapter(config) if config.temporal_adapters else None
 
     def forward(
-        self, appearance: torch.Tensor, prompt: torch.Tensor | None, num_frames: int
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        self,
+        hidden_states: torch.Tensor,
+        appearance_norm: nn.LayerNorm,
+        prompt_values: torch.Tensor | None,
+        prompt_weight: torch.Tensor | None,
+        prompt_bias: torch.Tensor | None,
+        prompt_norm: nn.LayerNorm,
+        num_frames: int,
+        prefix: int,
+    ) -> tuple[torch.Tensor | None, ...]:
         """
-        From the normed patch tokens and the normed prompt before, the prompt and what the adapter adds; all
-        `(batch_size * num_frames, num_patches, hidden_size)`.
+        Adds the prompt and what the adapter makes to the patch tokens.
+
+        Args:
+            hidden_states (`torch.Tensor`): `(batch_size * num_frames, prefix + num_patches, hidden_size)`.
+            appearance_norm (`nn.LayerNorm`): Their norm.
+            prompt_values, prompt_weight, prompt_bias: The prompt of the layer before, or the embedded landmark
+                features: [`ProjectedTokens`] of shape `(batch_size * num_frames, num_patches, hidden_size)`, taken
+                apart for gradient checkpointing.
+            prompt_norm (`nn.LayerNorm`): The prompt's norm.
+            num_frames (`int`): Frames of each clip.
+            prefix (`int`): Tokens of each frame before its patches, which stay as they are.
+
+        Returns:
+            The new `hidden_states`, and the new prompt's values, weight and bias.
         """
-        new_prompt = None if self.prompter is None else self.prompter(appearance, prompt)
-        temporal = None if self.temporal_adapter is None else self.temporal_adapter(appearance, num_frames)
-        return new_prompt, temporal
+        adapter, prompter = self.temporal_adapter, self.prompter
+        downs = [] if adapter is None else [adapter.temporal_down]
+        downs += [] if prompter is None else [prompter.appearance_proj]
+        projected = [tokens[:, prefix:] for tokens in _project_jointly(downs, appearance_norm(hidden_states))]
+        terms = []
+        if adapter is not None:
+            terms.append(ProjectedTokens.of(adapter.spatial_up, adapter.adapt(projected[0], num_frames)))
+        prompt: tuple[torch.Tensor | None, ...] = (None, None, None)
+        if prompter is not None:
+            landmarks = _project_normed(
+                ProjectedTokens(prompt_values, prompt_weight, prompt_bias), prompt_norm, prompter.landmark_proj
+            )
+            terms.append(ProjectedTokens.of(prompter.output_proj, prompter.fuse(projected[-1], landmarks)))
+            values, weight, bias = terms[-1]
+            # copies: the next layer uses them when those of this one may be sharded again
+            prompt = (values, None if weight is None else weight.clone(), None if bias is None else bias.clone())
+        return (hidden_states + _sum_projected(terms, prefix), *prompt)
 
 
 class S2DEmbeddings(nn.Module):
@@ -453,6 +735,7 @@ class S2DModel(S2DPreTrainedModel):
         interpolate_temporal_encoding: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        pooled_only: bool = False,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -470,6 +753,8 @@ class S2DModel(S2DPreTrainedModel):
             output_hidden_states (`bool`, *optional*): Return the output of every block.
             output_attentions (`bool`, *optional*): Return the attention probabilities of every block; needs
                 `attn_implementation="eager"`.
+            pooled_only (`bool`): Return `pooler_output` alone, and compute the last block for the class tokens only;
+                without effect where hidden states or attentions are asked for.
 
         Returns:
             `last_hidden_state` after the final norm, `(batch_size, num_frames, 1 + num_patches, hidden_size)`;
@@ -491,6 +776,12 @@ class S2DModel(S2DPreTrainedModel):
             )
         self._check_inputs(pixel_values, landmark_features, interpolate_pos_encoding, interpolate_temporal_encoding)
 
+        pooled_only = (
+            pooled_only
+            and not output_hidden_states
+            and not output_attentions
+            and config._attn_implementation in _KNOWN_ATTENTIONS
+        )
         is_video = pixel_values.ndim == 5
         num_frames = pixel_values.shape[1] if is_video else 1
         frames = pixel_values.flatten(0, 1) if is_video else pixel_values
@@ -502,16 +793,15 @@ class S2DModel(S2DPreTrainedModel):
             features = landmark_features.flatten(0, 1) if is_video else landmark_features
             prompt = self._embed_landmarks(features.to(patches.dtype), rows, columns)
         if self.prompt_layers:
-            patches, prompt = self._apply_prompt_layer(0, patches, prompt, num_frames)
+            patches, prompt = self._apply_prompt_layer(0, patches, prompt, num_frames, prefix=0)
         hidden_states = self.embeddings(patches, num_frames, rows, columns)
 
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
         for i, layer in enumerate(self.layers):
             if 1 <= i < len(self.prompt_layers):
-                patches, prompt = self._apply_prompt_layer(i, hidden_states[:, 1:], prompt, num_frames)
-                hidden_states = torch.cat((hidden_states[:, :1], patches), dim=1)
-            hidden_states, weights = layer(hidden_states)
+                hidden_states, prompt = self._apply_prompt_layer(i, hidden_states, prompt, num_frames, prefix=1)
+            hidden_states, weights = layer(hidden_states, pooled_only and i + 1 == len(self.layers))
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_attentions:
@@ -530,29 +820,36 @@ class S2DModel(S2DPreTrainedModel):
             if output_attentions:
                 all_attentions = tuple(weights.unflatten(0, shape) for weights in all_attentions)
         return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states,
+            last_hidden_state=None if pooled_only else hidden_states,
             pooler_output=pooled,
             hidden_states=all_hidden_states,
             attentions=all_attentions,
         )
 
-    def _embed_landmarks(self, features: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    def _embed_landmarks(self, features: torch.Tensor, rows: int, columns: int) -> ProjectedTokens:
         if features.shape[-2:] != (rows, columns):
             features = nn.functional.interpolate(features, size=(rows, columns), mode="bilinear", align_corners=False)
-        return self.landmark_embeddings(features.flatten(2).transpose(1, 2))
+        return ProjectedTokens.of(self.landmark_embeddings, features.flatten(2).transpose(1, 2))
 
     def _apply_prompt_layer(
-        self, index: int, patches: torch.Tensor, prompt: torch.Tensor | None, num_frames: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        appearance = self.prompt_norms[max(index - 1, 0)](patches)
-        if prompt is not None:
-            prompt = self.prompt_norms[0](prompt)
-        prompt, temporal = self.prompt_layers[index](appearance, prompt, num_frames)
-        if temporal is not None:
-            patches = patches + temporal
-        if prompt is not None:
-            patches = patches + prompt
-        return patches, prompt
+        self, index: int, hidden_states: torch.Tensor, prompt: ProjectedTokens | None, num_frames: int, prefix: int
+    ) -> tuple[torch.Tensor, ProjectedTokens | None]:
+        layer = self.prompt_layers[index]
+        compute = layer
+        if (
+            torch.is_grad_enabled()
+            and not layer.gradient_checkpointing
+            and not _is_trained(self.layers[index].mlp.fc1)
+        ):
+            # With the ViT frozen, most of what a training keeps would be these small layers' intermediate results,
+            # which are cheap to compute again.
+            compute = partial(checkpoint, layer, use_reentrant=False, preserve_rng_state=False)
+        parts = (None, None, None) if prompt is None else prompt
+        appearance_norm = self.prompt_norms[max(index - 1, 0)]
+        hidden_states, *parts = compute(
+            hidden_states, appearance_norm, *parts, self.prompt_norms[0], num_frames, prefix
+        )
+        return hidden_states, None if prompt is None else ProjectedTokens(*parts)
 
     def _check_inputs(
         self,
@@ -687,6 +984,7 @@ class _S2DClassifier(S2DPreTrainedModel):
             interpolate_temporal_encoding=interpolate_temporal_encoding,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            pooled_only=True,
             return_dict=True,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
