@@ -160,7 +160,8 @@ class _FrozenMLP(torch.autograd.Function):
         outputs, kept = torch.empty_like(inputs), []
         for frames, place in zip(inputs.split(chunk), outputs.split(chunk), strict=True):
             kept.append(_onednn_linear(frames, weight1, bias1))
-            place.copy_(_onednn_linear(nn.functional.gelu(kept[-1]), weight2, bias2))
+            for hidden, part in zip(kept[-1].split(2), place.split(2), strict=True):
+                part.copy_(_onednn_linear(nn.functional.gelu(hidden), weight2, bias2))
         ctx.save_for_backward(weight1, weight2, *kept)
         return outputs
 
@@ -187,7 +188,7 @@ def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
 
 # Intermediate results up to this size stay in a CPU's cache, and their memory is used again: larger ones are fetched
 # from the system for every layer.
-_CHUNK_BYTES = 20 * 2**20
+_CHUNK_BYTES = 10 * 2**20
 
 
 def _frames_at_a_time(inputs: torch.Tensor, width: int) -> int:
@@ -378,6 +379,8 @@ class S2DLayer(GradientCheckpointingLayer):
         if class_token_only or not self._may_be_chunked(hidden_states):
             return self._forward(hidden_states, class_token_only)
         chunk = _frames_at_a_time(hidden_states, self.config.intermediate_size)
+        if _needs_gradient(hidden_states):
+            return torch.cat([self._forward(frames, False)[0] for frames in hidden_states.split(chunk)]), None
         outputs = torch.empty_like(hidden_states)
         for frames, place in zip(hidden_states.split(chunk), outputs.split(chunk), strict=True):
             place.copy_(self._forward(frames, False)[0])
@@ -395,9 +398,9 @@ class S2DLayer(GradientCheckpointingLayer):
 
     def _may_be_chunked(self, hidden_states: torch.Tensor) -> bool:
         return (
-            not torch.is_grad_enabled()
-            and self.config._attn_implementation == "sdpa"
+            self.config._attn_implementation == "sdpa"
             and _suits_onednn(hidden_states, self.mlp.fc1, self.mlp.fc2)
+            and not _is_trained(self.mlp.fc1)
         )
 
 

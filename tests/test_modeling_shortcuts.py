@@ -1,0 +1,193 @@
+"""What the models leave out, fold together or compute again changes neither scores nor gradients."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.plain_model import plain_logits
+from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification, modeling_s2d
+
+from .reference import reference_logits
+from .small_models import TINY, random_inputs, randomise
+
+SQUARE = {"landmark_size": 4}  # landmark features on the patches' grid, as the plain model takes them
+
+
+def make_model(**changes) -> S2DForVideoClassification:
+    model = randomise(S2DForVideoClassification(S2DConfig(**(TINY | SQUARE | changes)))).eval()
+    model.dropout.p = 0.0
+    return model
+
+
+class Passing(nn.Module):
+    """A layer around another one, as LoRA puts it, that adds nothing."""
+
+    def __init__(self, inner: nn.Linear):
+        super().__init__()
+        self.inner = inner
+        self.weight = nn.Parameter(torch.zeros_like(inner.weight))  # not what is computed with
+        self.bias = inner.bias
+        self.out_features = inner.out_features
+        self.calls = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.inner(inputs)
+
+
+def wrap_linears(model: nn.Module) -> list[Passing]:
+    wrapped = []
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                wrapped.append(Passing(child))
+                setattr(module, name, wrapped[-1])
+    return wrapped
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize("prompt_type", ["deep", "shallow", "none"])
+def test_class_tokens_alone_of_the_last_block(attention, qkv_bias, prompt_type):
+    model = make_model(qkv_bias=qkv_bias, prompt_type=prompt_type)
+    model.set_attn_implementation(attention)
+    inputs = random_inputs(model.config, batch_size=2)
+    with torch.no_grad():
+        short = model.s2d(**inputs, pooled_only=True)
+        assert short.last_hidden_state is None
+        whole = model.s2d(**inputs)
+        torch.testing.assert_close(short.pooler_output, whole.pooler_output, atol=1e-5, rtol=1e-5)
+        if qkv_bias:  # which the reference has
+            logits, _ = reference_logits(model.state_dict(), model.config, **inputs)
+            torch.testing.assert_close(model(**inputs).logits, logits, atol=1e-5, rtol=1e-5)
+
+
+def test_class_tokens_alone_of_an_image_model():
+    config = S2DConfig(**(TINY | SQUARE | {"temporal_adapters": False}))
+    model = randomise(S2DForImageClassification(config)).eval()
+    inputs = random_inputs(config, batch_size=3, video=False)
+    with torch.no_grad():
+        whole = model(**inputs, output_hidden_states=True)
+        torch.testing.assert_close(model(**inputs).logits, whole.logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_layers_that_are_wrapped_are_called(train):
+    model = make_model()
+    if train:
+        model.freeze_for_video_tuning()
+    inputs = random_inputs(model.config, batch_size=2)
+    with torch.set_grad_enabled(train):
+        expected = model(**inputs).logits
+        wrapped = wrap_linears(model)
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+    assert wrapped and all(module.calls == 1 for module in wrapped)
+
+
+def test_layers_with_hooks_are_called():
+    model = make_model()
+    inputs = random_inputs(model.config, batch_size=2)
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    seen = []
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        for name, module in linears.items():
+            module.register_forward_hook(lambda *_, name=name: seen.append(name))
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+    assert sorted(seen) == sorted(linears)
+
+
+@pytest.mark.parametrize("frames_at_a_time", [1, 3, 100])
+def test_any_number_of_frames_at_a_time(frames_at_a_time, monkeypatch):
+    model = make_model()
+    inputs = random_inputs(model.config, batch_size=2)
+    frame_bytes = 17 * model.config.intermediate_size * 4  # of the widest intermediate result
+    gradients = []
+    for size in (modeling_s2d._CHUNK_BYTES, frames_at_a_time * frame_bytes):
+        monkeypatch.setattr(modeling_s2d, "_CHUNK_BYTES", size)
+        with torch.no_grad():
+            logits = model(**inputs).logits
+            expected, _ = reference_logits(model.state_dict(), model.config, **inputs)
+            torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+        trained = copy.deepcopy(model).freeze_for_video_tuning()
+        trained(**inputs).logits.square().sum().backward()
+        gradients.append({n: p.grad for n, p in trained.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_without_onednn():
+    model = make_model()
+    inputs = random_inputs(model.config, batch_size=2)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        with torch.backends.mkldnn.flags(enabled=False):
+            torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_are_those_of_the_plain_model(frozen):
+    """In double precision, which oneDNN has not (softmax and norms are float32 there), and in float32."""
+    model = make_model()
+    if frozen:
+        model.freeze_for_video_tuning()
+    model.train()
+    inputs = random_inputs(model.config, batch_size=2)
+    labels = torch.tensor([1, 3])
+    plain = copy.deepcopy(model).double()
+    nn.functional.cross_entropy(plain_logits(plain, *(x.double() for x in inputs.values())), labels).backward()
+    expected = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    total = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 2e-4)):
+        trained = copy.deepcopy(model).to(dtype)
+        for parameter in trained.parameters():
+            parameter.grad = None
+        trained(**{name: x.to(dtype) for name, x in inputs.items()}, labels=labels).loss.backward()
+        found = {name: p.grad for name, p in trained.named_parameters() if p.grad is not None}
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            error = (gradient.double() - expected[name]).norm() / max(expected[name].norm(), 1e-3 * total)
+            assert error < tolerance, (dtype, name, error)
+
+
+def kept_bytes(model: nn.Module, compute) -> int:
+    """How much is kept for the gradient, parameters aside."""
+    kept = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = compute()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    assert result.requires_grad
+    return sum(size for pointer, size in kept.items() if pointer not in own)
+
+
+def test_training_of_a_frozen_vit_keeps_at_most_0_6_of_the_plain_model():
+    sizes = {"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 384, "image_size": 112}
+    sizes |= {"landmark_size": 14, "prompt_hidden_size": 8, "num_hidden_layers": 6}
+    model = make_model(**sizes).freeze_for_video_tuning().train()
+    inputs = random_inputs(model.config, batch_size=1)
+    ours = kept_bytes(model, lambda: model(**inputs).logits)
+    plain = kept_bytes(model, lambda: plain_logits(model, *inputs.values()))
+    assert ours < 0.6 * plain
+
+
+@pytest.mark.parametrize("prompt_type", ["deep", "none"])
+def test_bfloat16_is_as_near_as_its_plain_computation(prompt_type):
+    model = make_model(prompt_type=prompt_type, num_hidden_layers=6)
+    inputs = random_inputs(model.config, batch_size=8)
+    half = copy.deepcopy(model).bfloat16()
+    halves = {name: x.bfloat16() for name, x in inputs.items()}
+    with torch.no_grad():
+        exact, _ = reference_logits(
+            model.double().state_dict(), model.config, **{n: x.double() for n, x in inputs.items()}
+        )
+        plain, _ = reference_logits(half.state_dict(), half.config, **halves)
+        error = (half(**halves).logits.double() - exact).square().mean().sqrt()
+        plain_error = (plain.double() - exact).square().mean().sqrt()
+    assert error < 1.5 * plain_error
