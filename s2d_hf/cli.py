@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_archive(commands)
     _add_demo(commands)
     _add_convert(commands)
+    _add_export_onnx(commands)
     return parser
 
 
@@ -160,6 +161,43 @@ def _convert(arguments: argparse.Namespace) -> None:
     )
     print(report)
     print(f"Wrote {arguments.output}.")
+
+
+def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "export-onnx",
+        help="write a model as an ONNX file",
+        description=(
+            "Write a video or image model as an ONNX file, for onnxruntime and other programs, with its configuration "
+            "beside it. What was written is compared with PyTorch, and refused if it differs "
+            '(pip install "s2d-hf[onnx]").'
+        ),
+        epilog="example: s2d-hf export-onnx dfew-set1 dfew-set1-onnx --int8",
+    )
+    parser.add_argument("model", help="the model's folder or its name on the Hub")
+    parser.add_argument("output", help="the folder to write")
+    parser.add_argument(
+        "--int8", action="store_true", help="a second file with int8 weights: smaller, faster, and less exact"
+    )
+    parser.add_argument(
+        "--opset", type=int, default=20, metavar="N", help="the version of ONNX's operators (default: 20)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+    parser.set_defaults(run=_export_onnx)
+
+
+def _export_onnx(arguments: argparse.Namespace) -> None:
+    from .onnx_export import export_onnx
+
+    reports = export_onnx(
+        arguments.model,
+        arguments.output,
+        int8=arguments.int8,
+        opset=arguments.opset,
+        overwrite=arguments.overwrite,
+    )
+    for report in reports:
+        print(f"Wrote {report}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

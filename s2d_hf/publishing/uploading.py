@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -11,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_session, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -404,6 +404,12 @@ def _upload(
     return commit
 
 
+def _transport_error() -> type[Exception]:
+    """What the Hub's client raises without an answer: it is built on httpx, or in newer versions on httpx2."""
+    package = type(get_session()).__module__.partition(".")[0]
+    return sys.modules[package].HTTPError
+
+
 @contextmanager
 def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
     """Says of the client's errors what a user can do."""
@@ -431,7 +437,7 @@ def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
         else:
             text = f"The Hub refused this{said}."
         raise PublishingError(text) from error
-    except (httpx.HTTPError, ConnectionError, TimeoutError) as error:
+    except (_transport_error(), ConnectionError, TimeoutError) as error:
         raise _NotReached(f"the Hub can't be reached ({type(error).__name__}: {error}).") from error
 
 

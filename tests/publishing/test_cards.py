@@ -54,7 +54,7 @@ def test_every_section_must_be_there_and_filled(title):
         ("pipeline_tag: video-classification\n", "", "lack `pipeline_tag: video-classification`", True),
         ("pipeline_tag: video-classification", "pipeline_tag: image-classification", "must be video-cl", False),
         ("- s2d\n", "", "`tags` lack s2d.", True),
-        ("tags:\n- s2d\n- facial-expression-recognition", "tags: s2d", "`tags` lack s2d and facial", True),
+        ("tags:\n- s2d\n- facial-expression-recognition", "tags: [a]", "`tags` lack s2d and facial", True),
         ("datasets:\n- made/up\n", "", "lack `datasets`", True),
         ("- made/up", "- made up by us", "'made up by us', which can be no name", False),
         ("value: 0.5", "value: .nan", "value of UAR on Made up is no number", False),

@@ -368,7 +368,7 @@ def test_every_epoch_draws_another_balanced_order(tmp_path):
         ({"random_erasing_prob": -0.1}, "`random_erasing_prob`"),
         ({"ema_decay": 1.0}, "`ema_decay`"),
         ({"ema_decay": 0.0}, "`ema_decay`"),
-        ({"ema_decay": 0.9, "push_to_hub": True}, "`hub_strategy` must be 'end'"),
+        ({"ema_decay": 0.9, "push_to_hub": True, "hub_strategy": "every_save"}, "`hub_strategy` must be 'end'"),
         ({"anchor_weights": [1.0]}, "belong together"),
         ({"anchor_distillation": True, "anchor_unit": "fraction"}, "0 to 1"),
     ],

@@ -1,0 +1,60 @@
+"""The calls that a part of the benchmark compares, by name."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+
+from s2d_hf import S2DForVideoClassification
+
+from .models import Size, build_videomae, prepare_training, train_step
+from .modes import MODES, Forward
+from .plain_model import plain_logits
+
+PLAIN, VIDEOMAE = "plain (a)", "VideoMAE (b)"
+OURS, OURS_CHECKPOINTED = "ours", "ours, gradient checkpointing"
+TRAINING = (PLAIN, OURS, OURS_CHECKPOINTED)
+
+
+def prepare_forward(name: str, model: S2DForVideoClassification, size: Size) -> Forward:
+    """
+    What computes the logits `(batch_size, num_labels)` from pixels and landmark features; `name` is [`PLAIN`],
+    [`VIDEOMAE`] (whose logits are its own, and which has no use for landmarks) or a mode's. The model stays as it is.
+
+    Raises:
+        KeyError: if there is no such mode.
+        Exception: of any kind, where a mode's package or hardware is missing.
+    """
+    if name == PLAIN:
+        return lambda pixels, landmarks: plain_logits(model, pixels, landmarks)
+    if name == VIDEOMAE:
+        videomae = build_videomae(size, model.device)
+        return lambda pixels, landmarks: videomae(pixels).logits
+    return MODES[name].prepare(copy.deepcopy(model))
+
+
+def prepare_step(
+    name: str, size: Size, device: str | torch.device
+) -> tuple[S2DForVideoClassification, Forward, Callable[..., torch.Tensor]]:
+    """The model, its forward pass and its training step, for a name of [`TRAINING`]."""
+    model = prepare_training(size, device, checkpointing=name == OURS_CHECKPOINTED)
+
+    def forward(pixels: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
+        return plain_logits(model, pixels, landmarks) if name == PLAIN else model(pixels, landmarks).logits
+
+    def step(pixels: torch.Tensor, landmarks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return train_step(model, forward, pixels, landmarks, labels)
+
+    return model, forward, step
+
+
+__all__ = [
+    "OURS",
+    "OURS_CHECKPOINTED",
+    "PLAIN",
+    "TRAINING",
+    "VIDEOMAE",
+    "Forward",
+    "prepare_forward",
+    "prepare_step",
+]

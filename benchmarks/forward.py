@@ -1,0 +1,168 @@
+"""The forward pass: the plain one, VideoMAE's and ours in every mode, with their errors."""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from s2d_hf import S2DForVideoClassification
+
+from .candidates import PLAIN, VIDEOMAE, Forward, prepare_forward
+from .counting import count_flops
+from .measuring import ratio, summarise, synchronize, time_in_turns
+from .memory import measure_in_own_process
+from .models import build_s2d, make_clips
+from .modes import MODES
+from .plain_model import plain_logits
+from .settings import Settings
+
+EAGER = "float32"  # the mode whose operations are counted for all
+
+
+def precision_of(mode: str) -> str | None:
+    """The precision whose matrix products a mode's time is compared with; `None` for integers."""
+    if "int8" in mode:
+        return None
+    return next((name for name in ("bfloat16", "float16") if name in mode), "float32")
+
+
+@torch.no_grad()
+def measure_forward(settings: Settings) -> dict[str, Any]:
+    """
+    Returns `{"runs": [one of each batch size], "unavailable": {mode: reason}, "num_clips": ...}`; a run is
+    `{"batch", "candidates": {name: {...}}, "peaks", "matrix_products"}`, the last two of them FLOP/s by precision,
+    and by precision and library.
+    """
+    model = build_s2d(settings.size, settings.device)
+    unavailable: dict[str, str] = {}
+    runs = []
+    for batch in settings.batch_sizes:
+        run = _Run(model, settings, batch, unavailable)
+        runs.append(run.measure())
+        del run
+        gc.collect()
+        if settings.device == "cuda":
+            torch.cuda.empty_cache()
+    return {"runs": runs, "unavailable": unavailable, "num_clips": settings.num_clips}
+
+
+class _Run:
+    def __init__(self, model: S2DForVideoClassification, settings: Settings, batch: int, unavailable: dict[str, str]):
+        self.model, self.settings, self.batch, self.unavailable = model, settings, batch, unavailable
+        self.device = settings.device
+        self.batches = [
+            make_clips(model.config, batch, seed=1 + i, device=self.device)
+            for i in range(-(-settings.num_clips // batch))
+        ]
+        self.forwards: dict[str, Forward] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def measure(self) -> dict[str, Any]:
+        reference = self._reference()
+        names = [PLAIN, VIDEOMAE, *self.settings.modes]
+        for name in tqdm(names, desc=f"preparing, batch {self.batch}"):
+            self._prepare(name, reference)
+        clips = self.batches[0]
+        calls: dict[Any, Callable[[], Any]] = {
+            name: (lambda forward=forward: forward(*clips)) for name, forward in self.forwards.items()
+        }
+        products = self._matrix_products()
+        calls |= products
+        with tqdm(total=len(calls) * self.settings.rounds, desc=f"forward, batch {self.batch}") as bar:
+            times = time_in_turns(
+                calls, self.settings.rounds, self.settings.clock, self.device, after_call=lambda _: bar.update()
+            )
+        operations = 2 * self.settings.size.matrix**3
+        products_per_second = {pair: operations / summarise(times[pair])["median"] for pair in products}
+        peaks: dict[str, float] = {}
+        for (_, precision), speed in products_per_second.items():
+            peaks[precision] = max(speed, peaks.get(precision, 0.0))
+        for name in self.forwards:
+            self._add_times(name, times, peaks)
+        if self.settings.with_memory:
+            for name in tqdm(list(self.forwards), desc="memory"):
+                self.facts[name]["memory"] = measure_in_own_process(
+                    "forward", name, self.settings.size_name, self.device, self.batch
+                )
+        named = {f"{precision}, {library}": speed for (library, precision), speed in products_per_second.items()}
+        return {"batch": self.batch, "candidates": self.facts, "peaks": peaks, "matrix_products": named}
+
+    def _reference(self) -> torch.Tensor:
+        """
+        The plain logits `(clips, num_labels)`. The classifier's bias is moved by their mean first: with random weights
+        all clips would otherwise fall into one class, and every mode would agree.
+        """
+        logits = torch.cat([plain_logits(self.model, *clips) for clips in self.batches])
+        self.model.classifier.bias -= logits.mean(dim=0)
+        return logits - logits.mean(dim=0)
+
+    def _prepare(self, name: str, reference: torch.Tensor) -> None:
+        if name in self.unavailable:
+            return
+        facts: dict[str, Any] = {}
+        start = time.perf_counter()
+        try:
+            forward = prepare_forward(name, self.model, self.settings.size)
+            forward(*self.batches[0])
+            synchronize(self.device)
+        except Exception as error:  # whatever a package or a compiler raises: the mode is listed with it
+            if name in (PLAIN, VIDEOMAE, EAGER):
+                raise
+            needs = MODES[name].needs
+            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+            self.unavailable[name] = reason if needs is None else f"needs {needs} ({reason})"
+            return
+        if name not in (PLAIN, VIDEOMAE):
+            facts["cold_start"] = time.perf_counter() - start
+            facts["precision_note"] = MODES[name].precision_note
+        if name != VIDEOMAE:
+            # copies: a CUDA graph writes every result to the same place
+            logits = torch.cat([forward(*clips).to(reference, copy=True) for clips in self.batches])
+            facts["largest_error"] = float((logits - reference).abs().max())
+            facts["agreement"] = float((logits.argmax(-1) == reference.argmax(-1)).float().mean())
+            facts["logits_spread"] = float(reference.std(dim=0).mean())
+        if name == PLAIN:
+            facts["largest_error_of_float32"] = self._rounding(reference)
+        if name in (PLAIN, VIDEOMAE, EAGER):
+            facts["flops"] = count_flops(lambda: forward(*self.batches[0]))
+        self.forwards[name], self.facts[name] = forward, facts
+
+    def _rounding(self, reference: torch.Tensor) -> float:
+        """How far the plain float32 logits of the first clip are from those in float64."""
+        double = build_s2d(self.settings.size, self.device).double()
+        double.classifier.bias.copy_(self.model.classifier.bias)
+        pixels, landmarks = (tensor[:1].double() for tensor in self.batches[0])
+        return float((plain_logits(double, pixels, landmarks) - reference[:1].double()).abs().max())
+
+    def _matrix_products(self) -> dict[tuple[str, str], Callable[[], Any]]:
+        """By library and precision. On a CPU, PyTorch's own choice for float32 is not the fastest everywhere."""
+        size = self.settings.size.matrix
+        precisions = {precision_of(name) for name in self.forwards} - {None} | {"float32", "bfloat16"}
+        has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        onednn = torch.ops.mkldnn._linear_pointwise if has_onednn else None
+        calls: dict[tuple[str, str], Callable[[], Any]] = {}
+        for precision in sorted(precisions):
+            a, b = torch.randn(2, size, size, device=self.device).to(getattr(torch, precision))
+            calls["matmul", precision] = lambda a=a, b=b: torch.mm(a, b)
+            if self.device == "cpu" and onednn is not None and precision != "float16":
+                calls["oneDNN", precision] = lambda a=a, b=b: onednn(a, b, None, "none", [], "")
+        for call in calls.values():
+            call()
+        return calls
+
+    def _add_times(self, name: str, times: dict[str, list[float]], peaks: dict[str, float]) -> None:
+        facts = self.facts[name]
+        facts["seconds"] = summarise(times[name])
+        facts["clips_per_hour"] = 3600 * self.batch / facts["seconds"]["median"]
+        facts["times_as_fast_as_plain"] = ratio(times[PLAIN], times[name])
+        facts["time_over_videomae"] = ratio(times[name], times[VIDEOMAE])
+        flops = facts.get("flops", self.facts.get(EAGER, {}).get("flops"))
+        precision = "float32" if name in (PLAIN, VIDEOMAE) else precision_of(name)
+        if flops is not None and precision is not None:
+            facts["share_of_peak"] = flops / facts["seconds"]["median"] / peaks[precision]
+
+
+__all__ = ["EAGER", "measure_forward", "precision_of"]

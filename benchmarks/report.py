@@ -1,0 +1,200 @@
+"""The tables of a run, as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .candidates import PLAIN, VIDEOMAE
+
+_MIB = 2**20
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(summary: dict[str, Any], digits: int = 2) -> str:
+    """Median and quartiles."""
+    low, high = summary["quartiles"]
+    return f"{summary['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def milliseconds(summary: dict[str, Any]) -> str:
+    """Median and quartiles, of seconds."""
+    return spread({"median": 1e3 * summary["median"], "quartiles": [1e3 * q for q in summary["quartiles"]]}, 1)
+
+
+def render(results: dict[str, Any]) -> str:
+    """The tables of all parts that were measured; `results` is what `results.json` holds."""
+    settings = results["settings"]
+    parts = [
+        "# Speed",
+        f"Medians of {settings['rounds']} rounds in which the candidates took turns, with quartiles; times are of the "
+        f"{settings['clock_name']} clock. Weights and clips are random. Ratios compare times of the same round.",
+        table(["run", ""], [[key, str(value)] for key, value in results["provenance"].items()]),
+    ]
+    renderers = {
+        "forward": _forward,
+        "training": _training,
+        "processors": _processors,
+        "scaling": _scaling,
+        "profile": _profile,
+    }
+    parts += [renderers[name](results[name]) for name in renderers if name in results]
+    return "\n\n".join(parts) + "\n"
+
+
+def _forward(results: dict[str, Any]) -> str:
+    parts = ["## Forward pass"]
+    for run in results["runs"]:
+        parts.append(f"### Batch of {run['batch']}")
+        parts.append(_forward_times(run))
+        parts.append(_forward_errors(run))
+        products = "; ".join(f"{name}: {value / 1e9:,.0f}" for name, value in run["matrix_products"].items())
+        parts.append(
+            f"Products of square matrices in the same rounds, in GFLOP/s: {products}. The faster one "
+            "of each precision is the peak."
+        )
+        plain = run["candidates"][PLAIN]
+        parts.append(
+            f"Errors are against (a) in float32, over {results['num_clips']} clips whose logits spread by "
+            f"{plain['logits_spread']:.3g} (standard deviation); (a) itself is "
+            f"{plain['largest_error_of_float32']:.1e} from float64. The share of the "
+            "peak counts the operations of float32 for every mode."
+        )
+        if any(facts.get("memory") for facts in run["candidates"].values()):
+            parts.append(
+                "Memory is that of a second call, in a process of its own: over what was there before it, and of the "
+                "whole process. What a library keeps from the first call (as ONNX Runtime does) is missing in the "
+                "first number."
+            )
+    if results["unavailable"]:
+        parts.append(table(["mode not measured", "why"], [[*item] for item in results["unavailable"].items()]))
+    return "\n\n".join(parts)
+
+
+def _forward_times(run: dict[str, Any]) -> str:
+    rows = []
+    for name, facts in run["candidates"].items():
+        rows.append(
+            [
+                name,
+                spread(facts["seconds"], 3),
+                spread(facts["times_as_fast_as_plain"]),
+                spread(facts["time_over_videomae"]),
+                f"{facts['flops'] / 1e9:,.1f}" if "flops" in facts else "",
+                f"{100 * facts['share_of_peak']:.0f} %" if "share_of_peak" in facts else "",
+                f"{facts['clips_per_hour']:,.0f}",
+                *_memory(facts),
+            ]
+        )
+    header = ["", "seconds", "times as fast as (a)", "time over (b)", "GFLOP", "share of peak", "clips per hour"]
+    return table([*header, "memory of the call, MiB", "of the process, MiB"], rows)
+
+
+def _forward_errors(run: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{facts['largest_error']:.1e}",
+            f"{100 * facts['agreement']:.0f} %",
+            f"{facts['cold_start']:.1f}",
+            facts["precision_note"] or "",
+        ]
+        for name, facts in run["candidates"].items()
+        if name not in (PLAIN, VIDEOMAE)
+    ]
+    return table(["", "largest error of logits", "same class", "cold start, s", "precision"], rows)
+
+
+def _memory(facts: dict[str, Any]) -> list[str]:
+    memory = facts.get("memory")
+    return ["", ""] if memory is None else [f"{memory[name] / _MIB:,.0f}" for name in ("call", "peak")]
+
+
+def _training(results: dict[str, Any]) -> str:
+    candidates = results["candidates"]
+    plain = candidates[PLAIN]
+    rows = []
+    for name, facts in candidates.items():
+        shares = ["", ""]
+        if facts.get("memory") and plain.get("memory"):
+            shares = [f"{facts['memory'][key] / plain['memory'][key]:.2f}" for key in ("call", "peak")]
+        rows.append(
+            [
+                name,
+                spread(facts["seconds"], 3),
+                spread(facts["times_as_fast_as_plain"]),
+                f"{facts['flops'] / 1e9:,.1f}",
+                *_memory(facts),
+                *shares,
+                f"{facts['saved_bytes'] / _MIB:,.0f}",
+                f"{facts['largest_gradient_error']:.1e}",
+            ]
+        )
+    header = ["", "seconds", "times as fast as (a)", "GFLOP", "memory of the step, MiB", "of the process, MiB"]
+    header += ["the former over (a)'s", "the latter over (a)'s", "kept for backward, MiB", "largest gradient error"]
+    return "\n\n".join(
+        [
+            "## Training step",
+            f"Forward, cross-entropy and backward of {results['batch']} clip, with the ViT frozen: "
+            f"{plain['trained_parameters']:,} parameters are trained. The error of a gradient is the norm of its "
+            "difference from (a)'s over the norm of (a)'s.",
+            table(header, rows),
+        ]
+    )
+
+
+def _processors(results: dict[str, Any]) -> str:
+    parts = ["## From a file to scores"]
+    for name, stages in results["videos"].items():
+        whole = stages["pipeline, all"]["seconds"]["median"]
+        rows = [
+            [stage, milliseconds(facts["seconds"]), f"{100 * facts['seconds']['median'] / whole:.0f} %"]
+            for stage, facts in stages.items()
+        ]
+        parts += [f"### {name}", table(["stage", "milliseconds", "of the pipeline"], rows)]
+    return "\n\n".join(parts)
+
+
+def _scaling(results: dict[str, Any]) -> str:
+    units = {"batch": "clips", "frames": "frames of a clip", "pixels": "patches of a frame"}
+    rows = []
+    for axis, what in units.items():
+        measured, fit = results[axis], results[axis]["fit"]
+        values = ", ".join(
+            f"{x}: {seconds['median']:.2f}" for x, seconds in zip(measured["x"], measured["seconds"], strict=True)
+        )
+        rows.append([f"{axis} ({values} s)", what, *_fit(fit)])
+    timeline = results["timeline"]
+    values = ", ".join(
+        f"{name}: {fact['windows']} windows, {fact['seconds']['median']:.1f} s"
+        for name, fact in timeline["points"].items()
+    )
+    rows.append([f"timeline ({values})", "windows", *_fit(timeline["fit"])])
+    header = ["measured, float32", "against", "seconds = slope * it + constant", "largest distance", "power"]
+    return "\n\n".join(
+        [
+            "## How the time grows",
+            table(header, rows),
+            f"A raw video takes {timeline['seconds_per_second_of_face']:.2f} s for every second that a face is in "
+            f"it, without the face detector's time: an hour is enough for "
+            f"{60 / timeline['seconds_per_second_of_face']:.0f} minutes of one face.",
+        ]
+    )
+
+
+def _fit(fit: dict[str, float]) -> list[str]:
+    line = f"{fit['slope']:.4g} * it {'+' if fit['intercept'] >= 0 else '-'} {abs(fit['intercept']):.3g}"
+    return [line, f"{100 * fit['largest_residual']:.1f} %", f"{fit['exponent']:.2f}"]
+
+
+def _profile(results: dict[str, str]) -> str:
+    parts = ["## Where the time goes"]
+    for name, text in results.items():
+        parts += [f"### {name}", f"```\n{text.rstrip()}\n```"]
+    return "\n\n".join(parts)
+
+
+__all__ = ["milliseconds", "render", "spread", "table"]

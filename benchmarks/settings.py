@@ -1,0 +1,44 @@
+"""What a run of the benchmark is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .measuring import CLOCKS
+from .models import SIZES, Size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Args:
+        size_name (`str`): A key of `SIZES`.
+        device (`str`): `"cpu"` or `"cuda"`.
+        rounds (`int`): How often every call is timed.
+        clock_name (`str`): A key of `CLOCKS`.
+        with_memory (`bool`): Measure peak memory, each candidate in a process of its own.
+        modes (`tuple[str, ...]`): Names of the modes.
+        batch_sizes (`tuple[int, ...]`): Clips at a time in the forward pass.
+        num_clips (`int`): Clips over which errors are measured.
+    """
+
+    size_name: str = "paper"
+    device: str = "cpu"
+    rounds: int = 7
+    clock_name: str = "wall"
+    with_memory: bool = True
+    modes: tuple[str, ...] = ("float32",)
+    batch_sizes: tuple[int, ...] = (1,)
+    num_clips: int = 4
+
+    @property
+    def size(self) -> Size:
+        """The models' size."""
+        return SIZES[self.size_name]
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Gives the time in seconds."""
+        return CLOCKS[self.clock_name]
+
+
+__all__ = ["Settings"]

@@ -1,0 +1,189 @@
+"""The benchmark's yardstick, its counting, and the command on tiny models."""
+
+import json
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import normalize
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from benchmarks import memory, speed
+from benchmarks.candidates import OURS, OURS_CHECKPOINTED, PLAIN, prepare_step
+from benchmarks.counting import count_flops, count_saved_bytes
+from benchmarks.forward import precision_of
+from benchmarks.measuring import fit_line, ratio, summarise, time_in_turns
+from benchmarks.models import SIZES, make_clips
+from benchmarks.plain_model import plain_logits
+from benchmarks.training import largest_difference
+from s2d_hf import S2DConfig, S2DForVideoClassification
+
+from ..small_models import TINY, random_inputs, randomise
+
+
+def test_plain_model_computes_ours():
+    config = S2DConfig(**(TINY | {"landmark_size": TINY["image_size"] // TINY["patch_size"]}))
+    model, inputs = randomise(S2DForVideoClassification(config)).eval(), random_inputs(config, batch_size=2)
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        torch.testing.assert_close(plain_logits(model, **inputs), logits, rtol=0, atol=1e-5)
+    assert logits.std() > 0.01  # so that the tolerance says something
+
+
+def test_plain_model_computes_the_authors(converted, golden):
+    model = S2DForVideoClassification.from_pretrained(converted)
+    pixels = normalize((golden["frames"].float() / 255).flatten(0, -4), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    with torch.no_grad():
+        logits = plain_logits(model, pixels.view(golden["frames"].shape), golden["landmark_features"])
+    torch.testing.assert_close(logits, golden["logits"], rtol=0, atol=1e-5)
+
+
+def test_operations_of_known_layers():
+    linear, convolution = torch.nn.Linear(30, 20), torch.nn.Conv2d(3, 5, kernel_size=4, stride=4)
+    tokens, image = torch.randn(2, 7, 30), torch.randn(2, 3, 16, 8)
+    query = torch.randn(2, 3, 11, 8)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    expected = {
+        "linear": 2 * 2 * 7 * 30 * 20,
+        "convolution": 2 * 2 * (4 * 2) * 5 * (3 * 4 * 4),
+        "attention": 2 * (2 * 2 * 3 * 11 * 11 * 8),
+    }
+    with torch.no_grad():
+        counted = {
+            "linear": count_flops(lambda: linear(tokens)),
+            "convolution": count_flops(lambda: convolution(image)),
+            "attention": count_flops(lambda: attend(query, query, query)),
+        }
+        assert counted == expected
+        if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available():
+            onednn = torch.ops.mkldnn._linear_pointwise
+            arguments = (linear.weight, linear.bias, "none", [], "")
+            assert count_flops(lambda: onednn(tokens, *arguments)) == expected["linear"]
+
+
+def test_operations_of_the_plain_model_at_the_papers_size():
+    """What can be counted by hand: tokens, widths and blocks."""
+    with torch.device("meta"):
+        model = S2DForVideoClassification(S2DConfig(num_labels=7))
+        inputs = torch.empty(1, 16, 3, 224, 224), torch.empty(1, 16, 128, 14, 14)
+    with torch.no_grad():
+        counted = count_flops(lambda: plain_logits(model, *inputs))
+    frames, patches, width, adapter, prompt = 16, 196, 768, 192, 8
+    tokens = patches + 1
+    block = tokens * (4 * width**2 + 2 * width * 3072) + 2 * tokens**2 * width
+    beside = patches * (4 * width * adapter + 4 * adapter**2 + 2 * frames * adapter + 3 * width * prompt)
+    embedding = patches * (3 * 16 * 16 * width + 128 * width)
+    assert counted == 2 * (frames * (12 * (block + beside) + embedding) + 7 * width)
+
+
+def test_saved_bytes():
+    linear = torch.nn.Linear(4, 6)
+    inputs = torch.randn(10, 4)
+    # the input for the weight's gradient, the exponential's result for its own; the sum keeps nothing
+    assert count_saved_bytes(linear, lambda: linear(inputs).exp().sum()) == 4 * (10 * 4 + 10 * 6)
+
+
+def test_candidates_take_turns():
+    """A clock that a call moves by its own cost, and that drifts: every round slows down both alike."""
+    now, calls, rounds = [0.0], [], count(1)
+    costs = {"a": 3.0, "b": 1.0}
+
+    def cost(name: str) -> None:
+        calls.append(name)
+        now[0] += costs[name] * (1 + (next(rounds) - 1) // 2)
+
+    turns = {name: (lambda name=name: cost(name)) for name in costs}
+    times = time_in_turns(turns, rounds=8, clock=lambda: now[0])
+    pairs = [tuple(calls[i : i + 2]) for i in range(0, 16, 2)]
+    assert {*pairs} == {("a", "b"), ("b", "a")}
+    assert times == {"a": [3.0 * i for i in range(1, 9)], "b": [1.0 * i for i in range(1, 9)]}
+    assert ratio(times["a"], times["b"])["median"] == 3
+    assert summarise(times["b"])["median"] == 4.5 and summarise(times["b"])["quartiles"] == [2.75, 6.25]
+    with pytest.raises(ValueError, match="rounds"):
+        time_in_turns(turns, rounds=0)
+
+
+def test_fitted_line():
+    fit = fit_line([1, 2, 4], [3.0, 5.0, 9.0])
+    assert fit["slope"] == pytest.approx(2) and fit["intercept"] == pytest.approx(1)
+    assert fit["largest_residual"] == pytest.approx(0, abs=1e-9)
+    assert fit_line([1, 2, 4], [1.0, 4.0, 16.0])["exponent"] == pytest.approx(2)
+    assert fit_line([1, 2, 4], [1.0, 4.0, 16.0])["largest_residual"] > 0.1
+
+
+def test_peak_memory_sees_what_a_call_allocates():
+    peak = memory.peak_memory(lambda: torch.ones(50 * 2**20, dtype=torch.uint8).max())
+    if peak is None:
+        pytest.skip("this system doesn't tell the peak memory of a process")
+    # the system counts pages in batches
+    assert 45 * 2**20 <= peak["call"] < 70 * 2**20
+    assert peak["peak"] > peak["call"]
+    assert memory.peak_memory(lambda: None)["call"] < 10 * 2**20
+
+
+@pytest.mark.parametrize(("part", "name"), [("forward", "float32"), ("training", OURS)])
+def test_peak_memory_of_a_candidate(part, name):
+    measured = memory.measure(part, name, "tiny", "cpu", batch=2)
+    assert measured is None or measured["peak"] > measured["call"] >= 0
+
+
+def test_training_steps_agree():
+    gradients, losses = {}, {}
+    for name in (PLAIN, OURS, OURS_CHECKPOINTED):
+        model, _, step = prepare_step(name, SIZES["tiny"], "cpu")
+        losses[name] = float(step(*make_clips(model.config, 2), torch.tensor([1, 4])))
+        gradients[name] = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    assert not any("mlp" in key for key in gradients[PLAIN])
+    for name in (OURS, OURS_CHECKPOINTED):
+        assert losses[name] == pytest.approx(losses[PLAIN], abs=1e-5)
+        assert largest_difference(gradients[name], gradients[PLAIN]) < 1e-4
+    doubled = {key: 2 * gradient for key, gradient in gradients[PLAIN].items()}
+    assert largest_difference(doubled, gradients[PLAIN]) == pytest.approx(1)
+    with pytest.raises(ValueError, match="classifier"):
+        largest_difference({}, {"classifier.bias": torch.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("mode", "precision"),
+    [("float32", "float32"), ("compile, bfloat16", "bfloat16"), ("float16", "float16"), ("onnx int8", None)],
+)
+def test_precision_of_a_mode(mode, precision):
+    assert precision_of(mode) == precision
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    """The whole command but for the peak memory, and with a mode whose package is missing."""
+    eager = speed.MODES["float32"]
+
+    def fail(model):
+        raise ImportError("No module named 'fastest'")
+
+    broken = type(eager)("missing", fail, "the package fastest", "unknown")
+    monkeypatch.setitem(speed.MODES, "missing", broken)
+    arguments = ["--quick", "--rounds", "1", "--no-memory", "--modes", "float32", "missing"]
+    folder = speed.main([*arguments, "--output", str(tmp_path / "speed")])
+    results = json.loads((folder / "results.json").read_text())
+    (run,) = results["forward"]["runs"]
+    assert {*run["candidates"]} == {"plain (a)", "VideoMAE (b)", "float32"}
+    ours = run["candidates"]["float32"]
+    assert ours["largest_error"] < 1e-5 < ours["logits_spread"] and ours["agreement"] == 1
+    assert ours["flops"] < run["candidates"]["plain (a)"]["flops"]
+    assert "fastest" in results["forward"]["unavailable"]["missing"]
+    assert {*results["training"]["candidates"]} == {PLAIN, OURS, OURS_CHECKPOINTED}
+    assert len(results["processors"]["videos"]) == 2
+    points = results["scaling"]["timeline"]["points"]
+    assert points["2 s, 2 faces"]["windows"] == 2 * points["2 s, 1 face"]["windows"] > 0
+    text = (folder / "results.md").read_text()
+    assert text in capsys.readouterr().out and "| missing | needs the package fastest" in text
+    with Image.open(folder / "speed.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape[1] > 1000 and pixels.std() > 10
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--batch-sizes", "0"], ["--modes", "fastest"]])
+def test_wrong_arguments(arguments, capsys):
+    with pytest.raises(SystemExit):
+        speed.main(arguments)
+    assert arguments[0] in capsys.readouterr().err
