@@ -71,8 +71,8 @@ class LandmarkEncoder(nn.Module):
             pixel_values (`torch.Tensor` of shape `(N, 3, height, width)`): RGB face crops in [0, 1], normalised with
                 ImageNet's mean and standard deviation: the very `pixel_values` of the S2D models.
             return_landmarks (`bool`): Compute the points too.
-            batch_size (`int`, *optional*): Frames that go through the network at a time. By default 64, and on a CPU 4,
-                whose intermediate results stay in its cache.
+            batch_size (`int`, *optional*): Frames that go through the network at a time. By default 64, and 4 on a
+                CPU, in whose cache the intermediate results then stay.
 
         Raises:
             ValueError: if `pixel_values` are not `(N, 3, height, width)`.

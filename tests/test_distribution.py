@@ -86,7 +86,7 @@ def test_metadata(distributions):
     assert metadata["License-Expression"] == "Apache-2.0" and metadata["License-File"] == "LICENSE"
     readme = (ROOT / "README.md").read_text()
     assert metadata.get_payload().strip() == readme.strip()
-    assert set(metadata.get_all("Provides-Extra")) == {"archive", "ray", "demo", "train", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"archive", "ray", "demo", "onnx", "train", "test"}
 
 
 def test_version_is_semantic_and_in_the_changelog():

@@ -1,4 +1,4 @@
-import importlib.util
+import sys
 import math
 
 import cv2
@@ -170,8 +170,8 @@ def test_blazeface_needs_its_anchors(blazeface_weights, tmp_path):
         FaceDetector("blazeface", path)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is not None, reason="needs onnxruntime to be missing")
-def test_scrfd_says_what_to_install(shared):
+def test_scrfd_says_what_to_install(shared, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     with pytest.raises(ImportError, match="pip install onnxruntime"):
         FaceDetector("scrfd", shared / "weights" / WEIGHTS["yunet"])
 
