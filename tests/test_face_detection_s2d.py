@@ -1,5 +1,5 @@
-import sys
 import math
+import sys
 
 import cv2
 import numpy as np
