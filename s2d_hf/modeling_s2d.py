@@ -9,7 +9,7 @@ from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
 # isort: split
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -100,6 +100,18 @@ def _is_untouched(*modules: nn.Module) -> bool:
     )
 
 
+@cache
+def _onednn_precisions() -> tuple[torch.dtype, ...]:
+    """What oneDNN's linear layers can compute on this CPU."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return ()
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return ()  # not tried on other processors
+    if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return (torch.float32,)
+    return (torch.float32, torch.bfloat16)
+
+
 def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
     """
     Whether oneDNN can compute the layers: on a CPU, in the inputs' precision. PyTorch itself asks another library for
@@ -107,13 +119,11 @@ def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
     """
     return (
         inputs.device.type == "cpu"
-        and inputs.dtype in (torch.float32, torch.bfloat16)
-        and type(inputs) in (torch.Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and type(inputs) in (torch.Tensor, nn.Parameter)
         and torch.backends.mkldnn.enabled
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and inputs.dtype in _onednn_precisions()
         and _is_untouched(*modules)
         and all(module.weight.dtype == inputs.dtype for module in modules)
     )
