@@ -1,6 +1,7 @@
 """Folders that released versions wrote load with this one and its libraries, and compute what they computed."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
-RELEASES = sorted((Path(__file__).parent / "releases").glob("v*"))
+RELEASES = sorted((Path(__file__).parent / "releases").glob("v*.zip"))
 
 # with the code of the folder, and without the package
 RUN_ITS_OWN_CODE = """
@@ -28,11 +29,17 @@ print(json.dumps({"modules": [type(part).__module__ for part in (model, processo
 """
 
 
+@pytest.fixture(params=RELEASES, ids=lambda archive: archive.stem)
+def folder(request, tmp_path) -> Path:
+    """What a release wrote: `model/` and `expected.safetensors`."""
+    shutil.unpack_archive(request.param, tmp_path / "release")
+    return tmp_path / "release"
+
+
 def test_there_are_releases():
-    assert (Path(__file__).parent / "releases" / "v0.1.0") in RELEASES
+    assert "v0.1.0" in [archive.stem for archive in RELEASES]
 
 
-@pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)
 def test_with_the_package(folder):
     expected = load_file(folder / "expected.safetensors")
     model, info = AutoModelForVideoClassification.from_pretrained(folder / "model", output_loading_info=True)
@@ -47,7 +54,6 @@ def test_with_the_package(folder):
     torch.testing.assert_close(logits, expected["logits"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)
 def test_with_its_own_code(folder, clean_python, tmp_path):
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     command = [clean_python, "-I", "-c", RUN_ITS_OWN_CODE, folder]

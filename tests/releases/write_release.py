@@ -3,9 +3,12 @@ Writes a small model as this version of the package writes it, with what it comp
 
     python -m tests.releases.write_release
 
-A folder that is there is never written again: what a release wrote is what its users have.
+It is kept as an archive, as its code is not to be edited. One that is there is never written again: what a release
+wrote is what its users have.
 """
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -49,8 +52,10 @@ def write_release(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent / f"v{s2d_hf.__version__}"
+    target = Path(__file__).parent / f"v{s2d_hf.__version__}.zip"
     if target.exists():
         raise SystemExit(f"{target} is there already; a new version has a new number (s2d_hf/__init__.py).")
-    write_release(target)
+    with tempfile.TemporaryDirectory() as folder:
+        write_release(Path(folder))
+        shutil.make_archive(str(target.with_suffix("")), "zip", folder)
     print(f"Wrote {target}.")
