@@ -249,7 +249,8 @@ def _project_normed(tokens: ProjectedTokens, norm: nn.LayerNorm, down: nn.Linear
         values, torch.cat((gram, scaled @ centred)), torch.cat((slope, nn.functional.linear(offset, scaled)))
     )
     quadratic, projected = both.split((width, both.shape[-1] - width), dim=-1)
-    variance = (quadratic * values).float().sum(dim=-1, keepdim=True) + (offset * offset).float().mean()
+    exact = torch.promote_types(values.dtype, torch.float32)
+    variance = (quadratic.to(exact) * values.to(exact)).sum(dim=-1, keepdim=True) + offset.to(exact).square().mean()
     return projected * (variance.clamp(min=0) + norm.eps).rsqrt().to(projected.dtype) + shift
 
 
