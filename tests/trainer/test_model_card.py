@@ -91,4 +91,5 @@ def test_draft_without_an_evaluation_says_so(tmp_path):
 
 
 def test_people_find_the_template_among_the_cards():
-    assert (ROOT / "model_cards" / "template.md").resolve() == TEMPLATE
+    # a link, or where there are none, a copy
+    assert (ROOT / "model_cards" / "template.md").read_text() == TEMPLATE.read_text()
