@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from s2d_hf import S2DForVideoClassification
+from s2d_hf.modeling_s2d import onednn_precisions
 
 from .candidates import PLAIN, VIDEOMAE, Forward, prepare_forward
 from .counting import count_flops
@@ -141,14 +142,14 @@ class _Run:
         """By library and precision. On a CPU, PyTorch's own choice for float32 is not the fastest everywhere."""
         size = self.settings.size.matrix
         precisions = {precision_of(name) for name in self.forwards} - {None} | {"float32", "bfloat16"}
-        has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        onednn = torch.ops.mkldnn._linear_pointwise if has_onednn else None
         calls: dict[tuple[str, str], Callable[[], Any]] = {}
         for precision in sorted(precisions):
             a, b = torch.randn(2, size, size, device=self.device).to(getattr(torch, precision))
             calls["matmul", precision] = lambda a=a, b=b: torch.mm(a, b)
-            if self.device == "cpu" and onednn is not None and precision != "float16":
-                calls["oneDNN", precision] = lambda a=a, b=b: onednn(a, b, None, "none", [], "")
+            if self.device == "cpu" and getattr(torch, precision) in onednn_precisions():
+                calls["oneDNN", precision] = lambda a=a, b=b: torch.ops.mkldnn._linear_pointwise(
+                    a, b, None, "none", [], ""
+                )
         for call in calls.values():
             call()
         return calls

@@ -14,6 +14,7 @@ from .frames_s2d import natural_order
 from .image_processing_s2d import S2DImageProcessor
 from .landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder, load_landmark_weights
 from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification
+from .output_folder import check_output_folder
 from .video_processing_s2d import S2DVideoProcessor
 
 # Names of the authors' code and ours, by the part of the model, in the order in which a report lists them. {i} stands
@@ -392,10 +393,7 @@ def convert_checkpoint(
         ValueError: if an input file is refused; the message says why.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
-        raise FileExistsError(
-            f"{output} exists and is not an empty folder: name another, or allow it to be overwritten (--overwrite)."
-        )
+    check_output_folder(output, overwrite)
     state = read_checkpoint(checkpoint)
     try:
         config = infer_config(state, labels, num_attention_heads, adapter_num_heads)

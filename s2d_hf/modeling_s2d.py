@@ -101,7 +101,7 @@ def _is_untouched(*modules: nn.Module) -> bool:
 
 
 @cache
-def _onednn_precisions() -> tuple[torch.dtype, ...]:
+def onednn_precisions() -> tuple[torch.dtype, ...]:
     """What oneDNN's linear layers can compute on this CPU."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return ()
@@ -123,7 +123,7 @@ def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and type(inputs) in (torch.Tensor, nn.Parameter)
         and torch.backends.mkldnn.enabled
-        and inputs.dtype in _onednn_precisions()
+        and inputs.dtype in onednn_precisions()
         and _is_untouched(*modules)
         and all(module.weight.dtype == inputs.dtype for module in modules)
     )
@@ -170,21 +170,21 @@ class _FrozenMLP(torch.autograd.Function):
         outputs, kept = torch.empty_like(inputs), []
         for frames, place in zip(inputs.split(chunk), outputs.split(chunk), strict=True):
             kept.append(_onednn_linear(frames, weight1, bias1))
+            # two frames at a time: larger gaps between what is kept would not be filled again
             for hidden, part in zip(kept[-1].split(2), place.split(2), strict=True):
                 part.copy_(_onednn_linear(nn.functional.gelu(hidden), weight2, bias2))
         ctx.save_for_backward(weight1, weight2, *kept)
+        ctx.chunk = chunk
         return outputs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weight1, weight2, *kept = ctx.saved_tensors
-        result, start = torch.empty_like(gradient), 0
-        for hidden in kept:
-            frames = slice(start, start + hidden.shape[0])
-            inner = torch.ops.aten.gelu_backward(_onednn_linear(gradient[frames], weight2.T, None), hidden)
-            result[frames] = _onednn_linear(inner, weight1.T, None)
-            start = frames.stop
+        result = torch.empty_like(gradient)
+        for hidden, frames, place in zip(kept, gradient.split(ctx.chunk), result.split(ctx.chunk), strict=True):
+            inner = torch.ops.aten.gelu_backward(_onednn_linear(frames, weight2.T, None), hidden)
+            place.copy_(_onednn_linear(inner, weight1.T, None))
         return result, None, None, None, None, None
 
 
@@ -390,12 +390,7 @@ class S2DLayer(GradientCheckpointingLayer):
         if class_token_only or not self._may_be_chunked(hidden_states):
             return self._forward(hidden_states, class_token_only)
         chunk = _frames_at_a_time(hidden_states, self.config.intermediate_size)
-        if _needs_gradient(hidden_states):
-            return torch.cat([self._forward(frames, False)[0] for frames in hidden_states.split(chunk)]), None
-        outputs = torch.empty_like(hidden_states)
-        for frames, place in zip(hidden_states.split(chunk), outputs.split(chunk), strict=True):
-            place.copy_(self._forward(frames, False)[0])
-        return outputs, None
+        return torch.cat([self._forward(frames, False)[0] for frames in hidden_states.split(chunk)]), None
 
     def _forward(
         self, hidden_states: torch.Tensor, class_token_only: bool
@@ -1047,6 +1042,9 @@ class S2DForImageClassification(_S2DClassifier):
             )
         super().__init__(config)
 
+
+# by the names in `architectures` of a configuration
+CLASSIFIERS = {each.__name__: each for each in (S2DForImageClassification, S2DForVideoClassification)}
 
 S2DModel.register_for_auto_class("AutoModel")
 S2DForImageClassification.register_for_auto_class("AutoModelForImageClassification")

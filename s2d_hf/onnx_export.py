@@ -19,7 +19,8 @@ from torch import nn
 from transformers import AutoConfig
 
 from .configuration_s2d import S2DConfig
-from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification
+from .modeling_s2d import CLASSIFIERS, S2DForImageClassification, S2DForVideoClassification
+from .output_folder import check_output_folder
 
 # The names that optimum and the Hub know.
 MODEL_FILE = "model.onnx"
@@ -31,7 +32,6 @@ LARGEST_DIFFERENCE = 1e-3
 # A compiler may take a size of 1 for a constant: exported with one size, checked with others.
 _EXPORT_SIZE, _CHECK_SIZES = 2, (1, 3)
 
-_CLASSES = {each.__name__: each for each in (S2DForImageClassification, S2DForVideoClassification)}
 _MISSING = 'ONNX files need more libraries: pip install "s2d-hf[onnx]"'
 
 
@@ -81,7 +81,6 @@ class OnnxClassifier:
         options.intra_op_num_threads = torch.get_num_threads() if num_threads is None else num_threads
         self.config = config
         self.session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self.input_names = tuple(each.name for each in self.session.get_inputs())
 
     def __call__(self, pixel_values: torch.Tensor, landmark_features: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -168,15 +167,12 @@ def export_onnx(
         ValueError: if the model is no S2D classifier, or not in float32.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
-        raise FileExistsError(
-            f"{output} exists and is not an empty folder: name another, or allow it to be overwritten (--overwrite)."
-        )
+    check_output_folder(output, overwrite)
     _import_exporters()
     if not isinstance(model, nn.Module):
         model = _load(model)
-    if type(model) not in _CLASSES.values():
-        raise ValueError(f"only {' and '.join(_CLASSES)} can be exported, and this is a {type(model).__name__}.")
+    if type(model) not in CLASSIFIERS.values():
+        raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and this is a {type(model).__name__}.")
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
         raise ValueError("only models in float32 can be exported: load it with `dtype=torch.float32`.")
     batches = [random_inputs(model, size, seed) for seed, size in enumerate(_CHECK_SIZES)]
@@ -243,9 +239,9 @@ class _Logits(nn.Module):
 
 def _load(name: str | Path) -> S2DForVideoClassification | S2DForImageClassification:
     architectures = AutoConfig.from_pretrained(name).architectures or ["nothing named in its config.json"]
-    if architectures[0] not in _CLASSES:
-        raise ValueError(f"only {' and '.join(_CLASSES)} can be exported, and {name} is {architectures[0]}.")
-    return _CLASSES[architectures[0]].from_pretrained(name, dtype=torch.float32)
+    if architectures[0] not in CLASSIFIERS:
+        raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and {name} is {architectures[0]}.")
+    return CLASSIFIERS[architectures[0]].from_pretrained(name, dtype=torch.float32)
 
 
 def _write(model: nn.Module, file: Path, opset: int) -> None:

@@ -3,8 +3,6 @@
 import shutil
 import subprocess
 import sys
-import venv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,24 +110,16 @@ print(*processor(video, return_face_boxes=True, return_tensors="pt")["face_boxes
 """
 
 
-def test_folder_alone_is_enough_without_the_package(converted, image_folder, face_video, shared, tmp_path):
-    """
-    A new environment that sees this one's packages, except those installed through .pth files: an editable s2d_hf.
-    `tests/test_environments.py` does the same with everything newly installed.
-    """
-    venv.create(tmp_path / "bare", with_pip=False)
-    site = next((tmp_path / "bare").glob("lib/python*/site-packages"))
-    packages = [path for path in sys.path if path.endswith("site-packages") and not (Path(path) / "s2d_hf").exists()]
-    if not packages:
-        pytest.skip("s2d_hf is not installed in editable mode, so it can't be left out of a borrowed environment")
-    (site / "borrowed.pth").write_text("\n".join(packages))
-    python = tmp_path / "bare" / "bin" / "python"
-    report = run_probe(python, "remote", converted, image_folder, face_video, tmp_path)
+def test_folder_alone_is_enough_without_the_package(
+    clean_python, converted, image_folder, face_video, shared, tmp_path
+):
+    """`tests/test_environments.py` does the same with everything newly installed."""
+    report = run_probe(clean_python, "remote", converted, image_folder, face_video, tmp_path)
     check_probe(report, "transformers_modules.")
     # and its own code finds faces in raw videos
     raw = write_video(tmp_path / "raw.mp4", [draw_faces([PlacedFace((200, 180), 120)])] * 5)
     weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
-    command = [python, "-I", "-c", CROP_RAW_VIDEO, converted, weights, raw]
+    command = [clean_python, "-I", "-c", CROP_RAW_VIDEO, converted, weights, raw]
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stderr

@@ -154,25 +154,40 @@ def _body_start(text: str) -> int:
     return 0 if match is None else match.end()
 
 
+def _walk(text: str) -> Iterator[tuple[str, str | None, bool]]:
+    """Each line, the language of the block of code that it belongs to (`None` outside), and whether it is a fence."""
+    fence, language = None, None
+    for line in text.splitlines():
+        match = _FENCE.match(line)
+        if match is None or (fence is not None and not _closes(match, fence)):
+            yield line, language, False
+        elif fence is None:
+            fence, language = match.group(1), match.group(2).lower()
+            yield line, language, True
+        else:
+            yield line, language, True
+            fence, language = None, None
+
+
+def _closes(match: re.Match[str], fence: str) -> bool:
+    return match.group(1).startswith(fence) and match.string.strip() == match.group(1)
+
+
 def _read_sections(text: str) -> tuple[list[_Section], bool]:
     """The card's text at its headings, what is before the first one among them; whether a fence stays open."""
-    sections, fence = [_Section(0, "")], None
-    for line in text[_body_start(text) :].splitlines():
-        match = _FENCE.match(line)
-        if fence is not None:
-            closes = match is not None and match.group(1).startswith(fence) and line.strip() == match.group(1)
-            if closes:
-                fence = None
-            else:
-                sections[-1].code[-1].lines.append(line)
-        elif match is not None:
-            fence = match.group(1)
-            sections[-1].code.append(_CodeBlock(match.group(2).lower()))
+    sections, is_open = [_Section(0, "")], False
+    for line, language, is_fence in _walk(text[_body_start(text) :]):
+        if is_fence:
+            is_open = not is_open
+            if is_open:
+                sections[-1].code.append(_CodeBlock(language))
+        elif language is not None:
+            sections[-1].code[-1].lines.append(line)
         elif (heading := _HEADING.fullmatch(line)) is not None:
             sections.append(_Section(len(heading.group(1)), heading.group(2)))
         else:
             sections[-1].lines.append(line)
-    return sections, fence is not None
+    return sections, is_open
 
 
 def _belonging_to(sections: list[_Section], title: str) -> list[_Section]:
@@ -206,14 +221,7 @@ def _check_sections(sections: list[_Section]) -> Iterator[Problem]:
 
 
 def _check_placeholders(text: str) -> Iterator[Problem]:
-    language, fence = "", None
-    for number, line in enumerate(text.splitlines(), start=1):
-        match = _FENCE.match(line)
-        if match is not None:
-            if fence is None:
-                fence, language = match.group(1), match.group(2).lower()
-            elif match.group(1).startswith(fence):
-                fence, language = None, ""
+    for number, (line, language, _) in enumerate(_walk(text), start=1):
         pattern = _SPACED_PLACEHOLDER if language in ("bibtex", "latex", "tex") else _PLACEHOLDER
         for found in (*_TO_BE_WRITTEN.finditer(line), *pattern.finditer(line)):
             yield _missing(f"Line {number} is not written yet, it has `{found.group(0)}`: {_shorten(line)!r}.")

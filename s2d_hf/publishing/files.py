@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME
 from .cards import CARD_NAME
 from .problems import Problem
 
-INDEX_NAME = "model.safetensors.index.json"
 PROCESSOR_NAMES = {"image": "preprocessor_config.json", "video": "video_preprocessor_config.json"}
-LANDMARK_WEIGHTS_NAME = "landmark_encoder.safetensors"
 # the weights' shards, the code and what the card shows come on top
 ALLOWED_NAMES = frozenset(
-    {"config.json", *PROCESSOR_NAMES.values(), "model.safetensors", INDEX_NAME, LANDMARK_WEIGHTS_NAME, CARD_NAME}
+    {"config.json", *PROCESSOR_NAMES.values(), LANDMARK_WEIGHTS_NAME, CARD_NAME}
+    | {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME}
     | {"LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", ".gitattributes", "metrics.json"}
 )
 # what a training leaves beside its model
@@ -173,8 +174,6 @@ def _is_old_pickle(path: Path, limit: int = 1 << 20) -> bool:
 
 __all__ = [
     "ALLOWED_NAMES",
-    "INDEX_NAME",
-    "LANDMARK_WEIGHTS_NAME",
     "PROCESSOR_NAMES",
     "TRAINING_FILES",
     "FolderFiles",

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration_s2d import S2DConfig
+from ..modeling_s2d import CLASSIFIERS
 from .cards import CARD_NAME, find_card_problems, linked_files
 from .code_files import check_syntax, find_code, imported_packages
 from .files import PROCESSOR_NAMES, sort_files
 from .probe import create_environment, probe_folder
 from .problems import Problem
-from .weights import MAX_SHARD_SIZE, MODEL_CLASSES, WeightsReport, check_landmark_encoder, check_weights
+from .weights import MAX_SHARD_SIZE, WeightsReport, check_landmark_encoder, check_weights
 
 Probe = Callable[[Path, Iterable[str]], list[Problem]]
 _JSON_NAMES = ("config.json", *PROCESSOR_NAMES.values())
@@ -228,9 +229,9 @@ def _read_config(content: dict[str, Any]) -> tuple[S2DConfig | None, type | None
         return None, None, [Problem(where, text)]
     architectures = content.get("architectures")
     known = architectures if isinstance(architectures, list) and len(architectures) == 1 else [None]
-    model_class = MODEL_CLASSES.get(known[0])
+    model_class = CLASSIFIERS.get(known[0])
     if model_class is None:
-        text = f"`architectures` must be one of {', '.join(MODEL_CLASSES)}, got {architectures!r}."
+        text = f"`architectures` must be one of {', '.join(CLASSIFIERS)}, got {architectures!r}."
         return None, None, [Problem(where, text)]
     try:
         config = S2DConfig.from_dict(content)

@@ -84,11 +84,6 @@ class UploadPlan:
     creates: bool = False
     not_compared: str | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether all files are there already."""
-        return all(change.status == "unchanged" for change in self.changes)
-
     def __str__(self) -> str:
         width = max((len(change.name) for change in self.changes), default=4)
         lines = [f"{self.repo_id}{' (no repository yet)' if self.creates else ''}:"]

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..configuration_s2d import S2DConfig
-from ..landmark_encoders_s2d import load_landmark_encoder
-from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
-from .files import INDEX_NAME, LANDMARK_WEIGHTS_NAME
+from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, load_landmark_encoder
 from .problems import Problem
 
-WEIGHTS_NAME = "model.safetensors"
-MODEL_CLASSES = {
-    "S2DForImageClassification": S2DForImageClassification,
-    "S2DForVideoClassification": S2DForVideoClassification,
-}
 # in bytes of tensors: what the Hub advises
 MAX_SHARD_SIZE = 5 * 10**9
 _LISTED = 5
@@ -87,42 +81,45 @@ def check_weights(
     report.num_parameters = sum(torch.Size(shape).numel() for shape in shapes.values())
     report.dtypes = dict(dtypes)
     if complete:
-        report.problems += _check_shapes(shapes, config, model_class, WEIGHTS_NAME if index is None else INDEX_NAME)
+        report.problems += _check_shapes(
+            shapes, config, model_class, SAFE_WEIGHTS_NAME if index is None else SAFE_WEIGHTS_INDEX_NAME
+        )
         if index is not None:
             total = index["metadata"].get("total_size")
             if total != report.num_bytes:
                 text = f"It says that the tensors have {total} bytes, and they have {report.num_bytes}."
-                report.problems.append(Problem(INDEX_NAME, text))
+                report.problems.append(Problem(SAFE_WEIGHTS_INDEX_NAME, text))
     return report
 
 
 def _list_files(folder: Path, report: WeightsReport) -> tuple[dict | None, list[str]]:
     """The index, if there is one, and the files that hold the model's tensors."""
-    has_one, has_index = (folder / WEIGHTS_NAME).is_file(), (folder / INDEX_NAME).is_file()
+    has_one, has_index = (folder / SAFE_WEIGHTS_NAME).is_file(), (folder / SAFE_WEIGHTS_INDEX_NAME).is_file()
     shards = sorted(path.name for path in folder.glob("model-*-of-*.safetensors"))
     if has_one:
-        for name in [INDEX_NAME] * has_index + shards:
-            report.problems.append(Problem(name, f"It is there beside {WEIGHTS_NAME}: keep one of the two."))
-        return None, [WEIGHTS_NAME]
+        for name in [SAFE_WEIGHTS_INDEX_NAME] * has_index + shards:
+            report.problems.append(Problem(name, f"It is there beside {SAFE_WEIGHTS_NAME}: keep one of the two."))
+        return None, [SAFE_WEIGHTS_NAME]
     if not has_index:
-        text = f"There are no weights, neither {WEIGHTS_NAME} nor {INDEX_NAME}: save the model with `save_pretrained`."
-        report.problems.append(Problem(WEIGHTS_NAME, text))
+        files = f"neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}"
+        text = f"There are no weights, {files}: save the model with `save_pretrained`."
+        report.problems.append(Problem(SAFE_WEIGHTS_NAME, text))
         return None, []
     try:
-        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
         weight_map = index["weight_map"]
         listed = sorted(set(weight_map.values()))
         index.setdefault("metadata", {}).get("total_size")
     except (ValueError, TypeError, KeyError, AttributeError):
         text = "It is no index of safetensors files: save the model again."
-        report.problems.append(Problem(INDEX_NAME, text))
+        report.problems.append(Problem(SAFE_WEIGHTS_INDEX_NAME, text))
         return None, []
     for name in sorted(set(shards) - set(listed)):
-        report.problems.append(Problem(name, f"{INDEX_NAME} doesn't name it: remove it."))
+        report.problems.append(Problem(name, f"{SAFE_WEIGHTS_INDEX_NAME} doesn't name it: remove it."))
     for name in listed:
         if not (folder / name).is_file() or "/" in name:
             count = sum(file == name for file in weight_map.values())
-            text = f"It is not there, and {INDEX_NAME} has {count} tensors in it: save the model again."
+            text = f"It is not there, and {SAFE_WEIGHTS_INDEX_NAME} has {count} tensors in it: save the model again."
             report.problems.append(Problem(name, text))
     return index, [name for name in listed if (folder / name).is_file() and "/" not in name]
 
@@ -228,4 +225,4 @@ def _list(names) -> str:
     return ", ".join(names[:_LISTED]) + more
 
 
-__all__ = ["MAX_SHARD_SIZE", "MODEL_CLASSES", "WeightsReport", "check_landmark_encoder", "check_weights"]
+__all__ = ["MAX_SHARD_SIZE", "WeightsReport", "check_landmark_encoder", "check_weights"]
