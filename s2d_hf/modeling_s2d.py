@@ -85,6 +85,17 @@ def eager_attention_forward(
     return attended.transpose(1, 2), weights
 
 
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _is_watched(*modules: nn.Module) -> bool:
+    """Whether hooks anywhere in the modules see what goes in and out, which must then be what they expect."""
+    return any(_has_hooks(part) for module in modules for part in module.modules())
+
+
 def _is_untouched(*modules: nn.Module) -> bool:
     """
     Whether linear layers and norms do what their class says and nothing else, so that their weights may be used
@@ -93,8 +104,7 @@ def _is_untouched(*modules: nn.Module) -> bool:
     return all(
         type(module) in (nn.Linear, nn.LayerNorm)
         and type(module.weight) is nn.Parameter
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
+        and not _has_hooks(module)
         and "forward" not in vars(module)
         for module in modules
     )
@@ -115,7 +125,7 @@ def onednn_precisions() -> tuple[torch.dtype, ...]:
 def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
     """
     Whether oneDNN can compute the layers: on a CPU, in the inputs' precision. PyTorch itself asks another library for
-    products in float32, which is slower on many processors, and keeps a GELU apart.
+    products in float32, which is slower on many processors.
     """
     return (
         inputs.device.type == "cpu"
@@ -139,11 +149,8 @@ def _is_trained(*modules: nn.Linear) -> bool:
     )
 
 
-def _onednn_linear(
-    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False
-) -> torch.Tensor:
-    after = ("gelu", [], "none") if gelu else ("none", [], "")
-    return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, *after)
+def _onednn_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
 
 
 class _FrozenLinear(torch.autograd.Function):
@@ -262,15 +269,31 @@ def _project_jointly(modules: list[nn.Linear], inputs: torch.Tensor) -> list[tor
     return list(nn.functional.linear(inputs, weight, bias).split([module.out_features for module in modules], dim=-1))
 
 
-def _sum_projected(terms: list[ProjectedTokens], prefix: int) -> torch.Tensor:
-    """The sum of tokens `(N, num_patches, width)`, in one matrix product, behind `prefix` tokens of zeros."""
+def _add_projected(
+    hidden_states: torch.Tensor, terms: list[ProjectedTokens], prefix: int, in_place: bool
+) -> torch.Tensor:
+    """
+    `hidden_states` `(N, prefix + num_patches, width)` with tokens `(N, num_patches, width)` added behind the first
+    `prefix`, in one matrix product.
+    """
     if any(term.weight is None for term in terms):
-        return nn.functional.pad(sum(term.expand() for term in terms), (0, 0, prefix, 0))
-    values = nn.functional.pad(torch.cat([term.values for term in terms], dim=-1), (0, 0, prefix, 0))
-    weight = torch.cat([term.weight for term in terms], dim=-1)
-    total = nn.functional.linear(values, weight, sum(term.bias for term in terms))
-    total[:, :prefix] = 0
-    return total
+        return hidden_states + nn.functional.pad(sum(term.expand() for term in terms), (0, 0, prefix, 0))
+    values = torch.cat([term.values for term in terms], dim=-1)
+    # a column of ones carries the biases, and leaves out the first tokens; columns of zeros keep rows aligned
+    *shape, width = values.shape
+    room = -(width + 1) % 8
+    values = torch.cat((values, values.new_ones(*shape, 1), values.new_zeros(*shape, room)), dim=-1)
+    values = nn.functional.pad(values, (0, 0, prefix, 0)).flatten(0, 1)
+    bias = sum(term.bias for term in terms).unsqueeze(1)
+    weight = torch.cat([*(term.weight for term in terms), bias, bias.new_zeros(len(bias), room)], dim=1)
+    flat = hidden_states.reshape(-1, hidden_states.shape[-1])
+    if torch.is_autocast_enabled(flat.device.type):
+        total = flat + nn.functional.linear(values, weight)  # `addmm` would round `flat`, too
+    elif in_place:
+        total = flat.addmm_(values, weight.T)
+    else:
+        total = torch.addmm(flat, values, weight.T)
+    return total.view(hidden_states.shape)
 
 
 class S2DAttention(nn.Module):
@@ -296,6 +319,9 @@ class S2DAttention(nn.Module):
         batch_size, length, width = hidden_states.shape
         qkv = _linear(self.qkv, hidden_states).view(batch_size, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if self._may_multiply_in_bfloat16(qkv):
+            attended = self._multiply_in_bfloat16(query, key, value)
+            return _linear(self.proj, attended.reshape(batch_size, length, width)), None
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -309,6 +335,34 @@ class S2DAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
         )
         return _linear(self.proj, attended.reshape(batch_size, length, width)), weights
+
+    def _may_multiply_in_bfloat16(self, qkv: torch.Tensor) -> bool:
+        """
+        Whether separate products are faster than `sdpa`: while their results stay in the cache, on CPUs that multiply
+        bfloat16, which `sdpa` does in small pieces.
+        """
+        return (
+            self.config._attn_implementation == "sdpa"
+            and qkv.dtype == torch.bfloat16
+            and qkv.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and not _needs_gradient(qkv)
+            and not (self.training and self.dropout)
+            and qkv.dtype in onednn_precisions()
+            and qkv.shape[0] * self.num_heads * qkv.shape[1] ** 2 * qkv.element_size() <= _CHUNK_BYTES
+        )
+
+    def _multiply_in_bfloat16(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attention with scores and probabilities in bfloat16; `(N, heads, S, d)` in and `(N, S, heads, d)` out."""
+        query, key, value = (part.flatten(0, 1) for part in (query, key, value))
+        scores = torch.baddbmm(
+            query.new_zeros(()).expand(len(query), query.shape[1], query.shape[1]),
+            query,
+            key.transpose(1, 2),
+            beta=0,
+            alpha=self.scaling,
+        )
+        return (scores.softmax(dim=-1) @ value).unflatten(0, (-1, self.num_heads)).transpose(1, 2)
 
     def _attend_from_first(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """
@@ -357,7 +411,7 @@ class S2DMLP(nn.Module):
         if _needs_gradient(hidden_states):
             chunk = _frames_at_a_time(hidden_states, fc1.out_features)
             return _FrozenMLP.apply(hidden_states, chunk, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-        hidden_states = _onednn_linear(hidden_states, fc1.weight, fc1.bias, gelu=True)
+        hidden_states = torch.ops.aten.gelu_(_onednn_linear(hidden_states, fc1.weight, fc1.bias))
         return _onednn_linear(hidden_states, fc2.weight, fc2.bias)
 
 
@@ -384,22 +438,30 @@ class S2DLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, hidden_states: torch.Tensor, class_token_only: bool = False
+        self, hidden_states: torch.Tensor, class_token_only: bool = False, in_place: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """With `class_token_only`, the class tokens alone, `(batch_size * num_frames, 1, hidden_size)`."""
+        """
+        With `class_token_only`, the class tokens alone, `(batch_size * num_frames, 1, hidden_size)`; with `in_place`,
+        `hidden_states` may be written over.
+        """
         if class_token_only or not self._may_be_chunked(hidden_states):
             return self._forward(hidden_states, class_token_only)
-        chunk = _frames_at_a_time(hidden_states, self.config.intermediate_size)
-        return torch.cat([self._forward(frames, False)[0] for frames in hidden_states.split(chunk)]), None
+        chunks = hidden_states.split(_frames_at_a_time(hidden_states, self.config.intermediate_size))
+        if not in_place:
+            return torch.cat([self._forward(frames, False)[0] for frames in chunks]), None
+        for frames in chunks:
+            self._forward(frames, False, in_place=True)
+        return hidden_states, None
 
     def _forward(
-        self, hidden_states: torch.Tensor, class_token_only: bool
+        self, hidden_states: torch.Tensor, class_token_only: bool, in_place: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        add = torch.Tensor.add_ if in_place else torch.Tensor.add
         attended, weights = self.attention(self.layernorm_before(hidden_states), first_only=class_token_only)
         if class_token_only:
             hidden_states = hidden_states[:, :1]
-        hidden_states = hidden_states + self.dropout(attended)
-        hidden_states = hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+        hidden_states = add(hidden_states, self.dropout(attended))
+        hidden_states = add(hidden_states, self.dropout(self.mlp(self.layernorm_after(hidden_states))))
         return hidden_states, weights
 
     def _may_be_chunked(self, hidden_states: torch.Tensor) -> bool:
@@ -407,6 +469,7 @@ class S2DLayer(GradientCheckpointingLayer):
             self.config._attn_implementation == "sdpa"
             and _suits_onednn(hidden_states, self.mlp.fc1, self.mlp.fc2)
             and not _is_trained(self.mlp.fc1)
+            and not _is_watched(self)
         )
 
 
@@ -477,6 +540,7 @@ class S2DPromptLayer(GradientCheckpointingLayer):
         prompt_norm: nn.LayerNorm,
         num_frames: int,
         prefix: int,
+        in_place: bool = False,
     ) -> tuple[torch.Tensor | None, ...]:
         """
         Adds the prompt and what the adapter makes to the patch tokens.
@@ -490,6 +554,7 @@ class S2DPromptLayer(GradientCheckpointingLayer):
             prompt_norm (`nn.LayerNorm`): The prompt's norm.
             num_frames (`int`): Frames of each clip.
             prefix (`int`): Tokens of each frame before its patches, which stay as they are.
+            in_place (`bool`): `hidden_states` may be written over.
 
         Returns:
             The new `hidden_states`, and the new prompt's values, weight and bias.
@@ -510,7 +575,7 @@ class S2DPromptLayer(GradientCheckpointingLayer):
             values, weight, bias = terms[-1]
             # copies: the next layer uses them when those of this one may be sharded again
             prompt = (values, None if weight is None else weight.clone(), None if bias is None else bias.clone())
-        return (hidden_states + _sum_projected(terms, prefix), *prompt)
+        return (_add_projected(hidden_states, terms, prefix, in_place), *prompt)
 
 
 class S2DEmbeddings(nn.Module):
@@ -790,6 +855,13 @@ class S2DModel(S2DPreTrainedModel):
             and not output_hidden_states
             and not output_attentions
             and config._attn_implementation in _KNOWN_ATTENTIONS
+            and not _is_watched(self.layers[-1])
+        )
+        in_place = (
+            not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and not output_hidden_states
+            and not _is_watched(self.layers, self.prompt_layers)
         )
         is_video = pixel_values.ndim == 5
         num_frames = pixel_values.shape[1] if is_video else 1
@@ -802,15 +874,18 @@ class S2DModel(S2DPreTrainedModel):
             features = landmark_features.flatten(0, 1) if is_video else landmark_features
             prompt = self._embed_landmarks(features.to(patches.dtype), rows, columns)
         if self.prompt_layers:
-            patches, prompt = self._apply_prompt_layer(0, patches, prompt, num_frames, prefix=0)
+            patches, prompt = self._apply_prompt_layer(0, patches, prompt, num_frames, 0, in_place)
         hidden_states = self.embeddings(patches, num_frames, rows, columns)
 
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
         for i, layer in enumerate(self.layers):
             if 1 <= i < len(self.prompt_layers):
-                hidden_states, prompt = self._apply_prompt_layer(i, hidden_states, prompt, num_frames, prefix=1)
-            hidden_states, weights = layer(hidden_states, pooled_only and i + 1 == len(self.layers))
+                hidden_states, prompt = self._apply_prompt_layer(
+                    i, hidden_states, prompt, num_frames, 1, in_place
+                )
+            class_token_only = pooled_only and i + 1 == len(self.layers)
+            hidden_states, weights = layer(hidden_states, class_token_only, in_place)
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_attentions:
@@ -841,7 +916,13 @@ class S2DModel(S2DPreTrainedModel):
         return ProjectedTokens.of(self.landmark_embeddings, features.flatten(2).transpose(1, 2))
 
     def _apply_prompt_layer(
-        self, index: int, hidden_states: torch.Tensor, prompt: ProjectedTokens | None, num_frames: int, prefix: int
+        self,
+        index: int,
+        hidden_states: torch.Tensor,
+        prompt: ProjectedTokens | None,
+        num_frames: int,
+        prefix: int,
+        in_place: bool,
     ) -> tuple[torch.Tensor, ProjectedTokens | None]:
         layer = self.prompt_layers[index]
         compute = layer
@@ -856,7 +937,7 @@ class S2DModel(S2DPreTrainedModel):
         parts = (None, None, None) if prompt is None else prompt
         appearance_norm = self.prompt_norms[max(index - 1, 0)]
         hidden_states, *parts = compute(
-            hidden_states, appearance_norm, *parts, self.prompt_norms[0], num_frames, prefix
+            hidden_states, appearance_norm, *parts, self.prompt_norms[0], num_frames, prefix, in_place
         )
         return hidden_states, None if prompt is None else ProjectedTokens(*parts)
 

@@ -99,6 +99,49 @@ def test_layers_with_hooks_are_called():
     assert sorted(seen) == sorted(linears)
 
 
+def test_hooks_see_all_tokens_of_all_frames_unchanged():
+    """Also in the last block, whose class tokens alone would do, and where a block would write over its input."""
+    model = make_model()
+    inputs = random_inputs(model.config, batch_size=2)
+    names = {f"layers.{i}" for i in range(3)} | {f"layers.{i}.{part}" for i in range(3) for part in ("attention", "mlp")}
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+
+    def note(name, arguments, output):
+        output = output[0] if isinstance(output, tuple) else output
+        seen[name] += [arguments[0], arguments[0].clone(), output, output.clone()]
+
+    with torch.no_grad():
+        expected = model(**inputs, output_hidden_states=True)
+        for name in names:
+            model.s2d.get_submodule(name).register_forward_hook(
+                lambda _, arguments, output, name=name: note(name, arguments, output)
+            )
+        torch.testing.assert_close(model(**inputs).logits, expected.logits, atol=1e-5, rtol=1e-5)
+    for name, tensors in seen.items():
+        before, before_then, after, after_then = tensors  # it was called once
+        assert before.shape == after.shape == (2 * 4, 17, 32), name
+        torch.testing.assert_close(before, before_then, atol=0, rtol=0)
+        torch.testing.assert_close(after, after_then, atol=0, rtol=0)
+    for i in range(2):  # the last hidden state has gone through the norm
+        hidden_states = expected.hidden_states[i + 1].flatten(0, 1)
+        torch.testing.assert_close(seen[f"layers.{i}"][2], hidden_states, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompt_type", ["deep", "shallow", "none"])
+def test_the_caller_keeps_its_inputs(prompt_type):
+    model = make_model(prompt_type=prompt_type)
+    inputs = random_inputs(model.config, batch_size=2)
+    before = {name: x.clone() for name, x in inputs.items()}
+    state = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        first = model(**inputs).logits
+        torch.testing.assert_close(model(**inputs).logits, first, atol=0, rtol=0)
+    for name, x in inputs.items():
+        torch.testing.assert_close(x, before[name], atol=0, rtol=0)
+    for name, x in model.state_dict().items():
+        torch.testing.assert_close(x, state[name], atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("frames_at_a_time", [1, 3, 100])
 def test_any_number_of_frames_at_a_time(frames_at_a_time, monkeypatch):
     model = make_model()
@@ -190,4 +233,21 @@ def test_bfloat16_is_as_near_as_its_plain_computation(prompt_type):
         plain, _ = reference_logits(half.state_dict(), half.config, **halves)
         error = (half(**halves).logits.double() - exact).square().mean().sqrt()
         plain_error = (plain.double() - exact).square().mean().sqrt()
+    assert error < 1.5 * plain_error
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_autocast_is_as_near_as_its_plain_computation(train):
+    """The sum that runs through the blocks stays in float32."""
+    model = make_model(num_hidden_layers=6)
+    inputs = random_inputs(model.config, batch_size=8)
+    with torch.no_grad():
+        double = copy.deepcopy(model).double()
+        exact = plain_logits(double, *(x.double() for x in inputs.values()))
+    with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(train):
+        plain = plain_logits(model, *inputs.values())
+        found = model(**inputs)
+        hidden_states = model.s2d(**inputs, output_hidden_states=True).hidden_states
+    assert all(states.dtype == torch.float32 for states in hidden_states)
+    error, plain_error = ((x.double() - exact).square().mean().sqrt() for x in (found.logits, plain))
     assert error < 1.5 * plain_error
