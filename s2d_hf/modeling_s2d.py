@@ -881,9 +881,7 @@ class S2DModel(S2DPreTrainedModel):
         all_attentions = () if output_attentions else None
         for i, layer in enumerate(self.layers):
             if 1 <= i < len(self.prompt_layers):
-                hidden_states, prompt = self._apply_prompt_layer(
-                    i, hidden_states, prompt, num_frames, 1, in_place
-                )
+                hidden_states, prompt = self._apply_prompt_layer(i, hidden_states, prompt, num_frames, 1, in_place)
             class_token_only = pooled_only and i + 1 == len(self.layers)
             hidden_states, weights = layer(hidden_states, class_token_only, in_place)
             if output_hidden_states:

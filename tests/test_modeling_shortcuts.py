@@ -103,7 +103,7 @@ def test_hooks_see_all_tokens_of_all_frames_unchanged():
     """Also in the last block, whose class tokens alone would do, and where a block would write over its input."""
     model = make_model()
     inputs = random_inputs(model.config, batch_size=2)
-    names = {f"layers.{i}" for i in range(3)} | {f"layers.{i}.{part}" for i in range(3) for part in ("attention", "mlp")}
+    names = {f"layers.{i}{part}" for i in range(3) for part in ("", ".attention", ".mlp")}
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
 
     def note(name, arguments, output):
