@@ -1,12 +1,17 @@
-"""Floating-point operations of a call, and the bytes that it keeps for the backward pass."""
+"""Floating-point operations of a call, the bytes that it keeps for the backward pass, and its page faults."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+resource: Any = None
+with suppress(ImportError):  # Windows has none
+    import resource
 
 
 def _linear_flop(inputs: torch.Size, weight: torch.Size, *args, out_shape: torch.Size | None = None, **kwargs) -> int:
@@ -23,10 +28,15 @@ def _attention_backward_flop(
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-# Operations of a CPU that PyTorch's counter doesn't know.
+def _addmm_flop(total: torch.Size, a: torch.Size, b: torch.Size, *args, **kwargs) -> int:
+    return 2 * prod(a) * b[-1]
+
+
+# Operations that PyTorch's counter doesn't know.
 def _unknown_operations() -> dict[Any, Callable]:
     known: dict[Any, Callable] = {}
     operations = (
+        (torch.ops.aten, "addmm_", _addmm_flop),
         (torch.ops.mkldnn, "_linear_pointwise", _linear_flop),
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention_flop),
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", _attention_backward_flop),
@@ -63,4 +73,16 @@ def count_saved_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> 
     return sum(kept.values())
 
 
-__all__ = ["count_flops", "count_saved_bytes"]
+def count_page_faults(call: Callable[[], Any]) -> int | None:
+    """
+    How many pages of memory the system hands to the process during a call, which takes time; `None` where it doesn't
+    tell. glibc's allocator asks for results of more than 32 MiB anew each time, unless its thresholds are raised.
+    """
+    if resource is None:
+        return None
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+__all__ = ["count_flops", "count_page_faults", "count_saved_bytes"]

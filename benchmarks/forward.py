@@ -12,7 +12,7 @@ from s2d_hf import S2DForVideoClassification
 from s2d_hf.modeling_s2d import onednn_precisions
 
 from .candidates import PLAIN, VIDEOMAE, Forward, prepare_forward
-from .counting import count_flops
+from .counting import count_flops, count_page_faults
 from .measuring import ratio, summarise, synchronize, time_in_turns
 from .memory import measure_in_own_process
 from .models import build_s2d, make_clips
@@ -83,6 +83,7 @@ class _Run:
             peaks[precision] = max(speed, peaks.get(precision, 0.0))
         for name in self.forwards:
             self._add_times(name, times, peaks)
+            self.facts[name]["page_faults"] = count_page_faults(calls[name])
         if self.settings.with_memory:
             for name in tqdm(list(self.forwards), desc="memory"):
                 self.facts[name]["memory"] = measure_in_own_process(

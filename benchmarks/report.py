@@ -86,11 +86,12 @@ def _forward_times(run: dict[str, Any]) -> str:
                 f"{facts['flops'] / 1e9:,.1f}" if "flops" in facts else "",
                 f"{100 * facts['share_of_peak']:.0f} %" if "share_of_peak" in facts else "",
                 f"{facts['clips_per_hour']:,.0f}",
+                _faults(facts),
                 *_memory(facts),
             ]
         )
     header = ["", "seconds", "times as fast as (a)", "time over (b)", "GFLOP", "share of peak", "clips per hour"]
-    return table([*header, "memory of the call, MiB", "of the process, MiB"], rows)
+    return table([*header, "page faults", "memory of the call, MiB", "of the process, MiB"], rows)
 
 
 def _forward_errors(run: dict[str, Any]) -> str:
@@ -106,6 +107,11 @@ def _forward_errors(run: dict[str, Any]) -> str:
         if name not in (PLAIN, VIDEOMAE)
     ]
     return table(["", "largest error of logits", "same class", "cold start, s", "precision"], rows)
+
+
+def _faults(facts: dict[str, Any]) -> str:
+    faults = facts.get("page_faults")
+    return "" if faults is None else f"{faults:,}"
 
 
 def _memory(facts: dict[str, Any]) -> list[str]:
@@ -127,14 +133,16 @@ def _training(results: dict[str, Any]) -> str:
                 spread(facts["seconds"], 3),
                 spread(facts["times_as_fast_as_plain"]),
                 f"{facts['flops'] / 1e9:,.1f}",
+                _faults(facts),
                 *_memory(facts),
                 *shares,
                 f"{facts['saved_bytes'] / _MIB:,.0f}",
                 f"{facts['largest_gradient_error']:.1e}",
             ]
         )
-    header = ["", "seconds", "times as fast as (a)", "GFLOP", "memory of the step, MiB", "of the process, MiB"]
-    header += ["the former over (a)'s", "the latter over (a)'s", "kept for backward, MiB", "largest gradient error"]
+    header = ["", "seconds", "times as fast as (a)", "GFLOP", "page faults", "memory of the step, MiB"]
+    header += ["of the process, MiB", "the former over (a)'s", "the latter over (a)'s", "kept for backward, MiB"]
+    header += ["largest gradient error"]
     return "\n\n".join(
         [
             "## Training step",

@@ -6,7 +6,7 @@ import torch
 from tqdm import tqdm
 
 from .candidates import PLAIN, TRAINING, prepare_step
-from .counting import count_flops, count_saved_bytes
+from .counting import count_flops, count_page_faults, count_saved_bytes
 from .measuring import ratio, summarise, time_in_turns
 from .memory import measure_in_own_process
 from .models import make_clips
@@ -41,6 +41,7 @@ def measure_training(settings: Settings) -> dict[str, Any]:
     for name in calls:
         facts[name]["seconds"] = summarise(times[name])
         facts[name]["times_as_fast_as_plain"] = ratio(times[PLAIN], times[name])
+        facts[name]["page_faults"] = count_page_faults(calls[name])
     if settings.with_memory:
         for name in tqdm(TRAINING, desc="memory, training"):
             facts[name]["memory"] = measure_in_own_process("training", name, settings.size_name, device, batch)

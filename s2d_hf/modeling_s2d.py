@@ -91,9 +91,9 @@ def _has_hooks(module: nn.Module) -> bool:
     )
 
 
-def _is_watched(*modules: nn.Module) -> bool:
-    """Whether hooks anywhere in the modules see what goes in and out, which must then be what they expect."""
-    return any(_has_hooks(part) for module in modules for part in module.modules())
+def _is_watched(module: nn.Module) -> bool:
+    """Whether hooks anywhere in the module see what goes in and out, which must then be what they expect."""
+    return _has_hooks(module) or any(_is_watched(part) for part in module._modules.values() if part is not None)
 
 
 def _is_untouched(*modules: nn.Module) -> bool:
@@ -122,11 +122,13 @@ def onednn_precisions() -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.bfloat16)
 
 
+# In float32, PyTorch asks another library for products, which is slower on many processors, but not for fewer
+# floating-point operations than these.
+_ONEDNN_FLOAT32_OPERATIONS = 5e8
+
+
 def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
-    """
-    Whether oneDNN can compute the layers: on a CPU, in the inputs' precision. PyTorch itself asks another library for
-    products in float32, which is slower on many processors.
-    """
+    """Whether oneDNN can compute the layers, on a CPU and in the inputs' precision, and the first one is large."""
     return (
         inputs.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -136,6 +138,9 @@ def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
         and inputs.dtype in onednn_precisions()
         and _is_untouched(*modules)
         and all(module.weight.dtype == inputs.dtype for module in modules)
+        and (
+            inputs.dtype != torch.float32 or 2 * inputs.numel() * modules[0].out_features >= _ONEDNN_FLOAT32_OPERATIONS
+        )
     )
 
 
@@ -208,6 +213,10 @@ def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
 _CHUNK_BYTES = 10 * 2**20
 
 
+# Below this size of the hidden states, what is kept for the gradient needs no saving.
+_RECOMPUTED_FROM_BYTES = 2**20
+
+
 def _frames_at_a_time(inputs: torch.Tensor, width: int) -> int:
     """How many of the `(N, length, ...)` inputs may become `width` wide at a time."""
     return max(1, _CHUNK_BYTES // (inputs.shape[1] * width * inputs.element_size()))
@@ -235,6 +244,20 @@ class ProjectedTokens(NamedTuple):
         return self.values if self.weight is None else nn.functional.linear(self.values, self.weight, self.bias)
 
 
+# How many floating-point operations take as long as the dozen small ones by which two projections become one.
+_FOLDING_COST = {"cpu": 2e7}
+_FOLDING_COST_OF_OTHERS = 3e10  # estimated for a large GPU, not measured
+
+
+def _is_folding_cheaper(values: torch.Tensor, width: int) -> bool:
+    """Whether it pays to pass over the tokens of `width` that are made from the `values`, to tokens as narrow."""
+    device = values.device.type
+    if device == "cpu" and torch.compiler.is_compiling():
+        return True  # an exported model may be asked for any number of frames
+    saved = 4 * values.numel() * (width - values.shape[-1])
+    return saved > _FOLDING_COST.get(device, _FOLDING_COST_OF_OTHERS)
+
+
 def _project_normed(tokens: ProjectedTokens, norm: nn.LayerNorm, down: nn.Linear) -> torch.Tensor:
     """
     `down(norm(tokens.expand()))`, `(..., width)` in and `(..., down's outputs)` out.
@@ -242,9 +265,13 @@ def _project_normed(tokens: ProjectedTokens, norm: nn.LayerNorm, down: nn.Linear
     With tokens `W x + b`, whose mean is `mean(W) x + mean(b)`, centred tokens are `C x + c`; their variance is a
     quadratic form of `x`, and `down` of them another matrix product of `x`: the tokens of full width never exist.
     """
-    if tokens.weight is None or not _is_untouched(norm, down):
-        return down(norm(tokens.expand()))
     values = tokens.values
+    if (
+        tokens.weight is None
+        or not _is_untouched(norm, down)
+        or not _is_folding_cheaper(values, norm.normalized_shape[-1])
+    ):
+        return down(norm(tokens.expand()))
     centred = tokens.weight - tokens.weight.mean(dim=0)
     offset = tokens.bias - tokens.bias.mean()
     scaled = down.weight * norm.weight
@@ -278,14 +305,15 @@ def _add_projected(
     """
     if any(term.weight is None for term in terms):
         return hidden_states + nn.functional.pad(sum(term.expand() for term in terms), (0, 0, prefix, 0))
-    values = torch.cat([term.values for term in terms], dim=-1)
-    # a column of ones carries the biases, and leaves out the first tokens; columns of zeros keep rows aligned
-    *shape, width = values.shape
-    room = -(width + 1) % 8
-    values = torch.cat((values, values.new_ones(*shape, 1), values.new_zeros(*shape, room)), dim=-1)
+    # A column of ones carries the biases, but not to the first tokens; further ones, without weight, align the rows.
+    values = terms[0].values
+    width = sum(term.values.shape[-1] for term in terms)
+    ones = values.new_ones(*values.shape[:-1], 8 - width % 8)
+    values = torch.cat([*(term.values for term in terms), ones], dim=-1)
     values = nn.functional.pad(values, (0, 0, prefix, 0)).flatten(0, 1)
-    bias = sum(term.bias for term in terms).unsqueeze(1)
-    weight = torch.cat([*(term.weight for term in terms), bias, bias.new_zeros(len(bias), room)], dim=1)
+    bias = sum(term.bias for term in terms)
+    weight = torch.cat([*(term.weight for term in terms), bias.unsqueeze(1)], dim=1)
+    weight = nn.functional.pad(weight, (0, ones.shape[-1] - 1))
     flat = hidden_states.reshape(-1, hidden_states.shape[-1])
     if torch.is_autocast_enabled(flat.device.type):
         total = flat + nn.functional.linear(values, weight)  # `addmm` would round `flat`, too
@@ -861,7 +889,7 @@ class S2DModel(S2DPreTrainedModel):
             not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and not output_hidden_states
-            and not _is_watched(self.layers, self.prompt_layers)
+            and not _is_watched(self)
         )
         is_video = pixel_values.ndim == 5
         num_frames = pixel_values.shape[1] if is_video else 1
@@ -928,6 +956,7 @@ class S2DModel(S2DPreTrainedModel):
             torch.is_grad_enabled()
             and not layer.gradient_checkpointing
             and not _is_trained(self.layers[index].mlp.fc1)
+            and hidden_states.numel() * hidden_states.element_size() >= _RECOMPUTED_FROM_BYTES
         ):
             # With the ViT frozen, most of what a training keeps would be these small layers' intermediate results,
             # which are cheap to compute again.

@@ -15,6 +15,15 @@ from .small_models import TINY, random_inputs, randomise
 SQUARE = {"landmark_size": 4}  # landmark features on the patches' grid, as the plain model takes them
 
 
+@pytest.fixture(autouse=True, params=["for all sizes", "for large models"])
+def shortcuts(request, monkeypatch) -> None:
+    """What pays for large models only is done for the small ones of these tests, too, and then not."""
+    if request.param == "for all sizes":
+        monkeypatch.setattr(modeling_s2d, "_ONEDNN_FLOAT32_OPERATIONS", 0)
+        monkeypatch.setitem(modeling_s2d._FOLDING_COST, "cpu", -1)
+        monkeypatch.setattr(modeling_s2d, "_RECOMPUTED_FROM_BYTES", 0)
+
+
 def make_model(**changes) -> S2DForVideoClassification:
     model = randomise(S2DForVideoClassification(S2DConfig(**(TINY | SQUARE | changes)))).eval()
     model.dropout.p = 0.0
@@ -210,6 +219,7 @@ def kept_bytes(model: nn.Module, compute) -> int:
     return sum(size for pointer, size in kept.items() if pointer not in own)
 
 
+@pytest.mark.parametrize("shortcuts", ["for all sizes"], indirect=True)
 def test_training_of_a_frozen_vit_keeps_at_most_0_6_of_the_plain_model():
     sizes = {"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 384, "image_size": 112}
     sizes |= {"landmark_size": 14, "prompt_hidden_size": 8, "num_hidden_layers": 6}

@@ -12,7 +12,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from benchmarks import memory, speed
 from benchmarks.candidates import OURS, OURS_CHECKPOINTED, PLAIN, prepare_step
-from benchmarks.counting import count_flops, count_saved_bytes
+from benchmarks.counting import count_flops, count_page_faults, count_saved_bytes
 from benchmarks.forward import precision_of
 from benchmarks.measuring import fit_line, ratio, summarise, time_in_turns
 from benchmarks.models import SIZES, make_clips
@@ -49,12 +49,16 @@ def test_operations_of_known_layers():
         "linear": 2 * 2 * 7 * 30 * 20,
         "convolution": 2 * 2 * (4 * 2) * 5 * (3 * 4 * 4),
         "attention": 2 * (2 * 2 * 3 * 11 * 11 * 8),
+        "product added in place": 2 * 14 * 30 * 20,
     }
     with torch.no_grad():
         counted = {
             "linear": count_flops(lambda: linear(tokens)),
             "convolution": count_flops(lambda: convolution(image)),
             "attention": count_flops(lambda: attend(query, query, query)),
+            "product added in place": count_flops(
+                lambda: torch.zeros(14, 20).addmm_(tokens.flatten(0, 1), linear.weight.T)
+            ),
         }
         assert counted == expected
         if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available():
@@ -83,6 +87,15 @@ def test_saved_bytes():
     inputs = torch.randn(10, 4)
     # the input for the weight's gradient, the exponential's result for its own; the sum keeps nothing
     assert count_saved_bytes(linear, lambda: linear(inputs).exp().sum()) == 4 * (10 * 4 + 10 * 6)
+
+
+def test_page_faults_of_new_memory():
+    faults = count_page_faults(lambda: np.ones(64 * 2**20, dtype=np.uint8))
+    if faults is None:
+        pytest.skip("this system doesn't tell a process's page faults")
+    # a page has 4 KiB to 2 MiB
+    assert 32 <= faults <= 17_000
+    assert count_page_faults(lambda: None) < 32
 
 
 def test_candidates_take_turns():
