@@ -86,9 +86,12 @@ class _Run:
             self.facts[name]["page_faults"] = count_page_faults(calls[name])
         if self.settings.with_memory:
             for name in tqdm(list(self.forwards), desc="memory"):
-                self.facts[name]["memory"] = measure_in_own_process(
-                    "forward", name, self.settings.size_name, self.device, self.batch
-                )
+                try:
+                    self.facts[name]["memory"] = measure_in_own_process(
+                        "forward", name, self.settings.size_name, self.device, self.batch
+                    )
+                except RuntimeError as error:  # the times are too dear to lose
+                    tqdm.write(str(error))
         named = {f"{precision}, {library}": speed for (library, precision), speed in products_per_second.items()}
         return {"batch": self.batch, "candidates": self.facts, "peaks": peaks, "matrix_products": named}
 

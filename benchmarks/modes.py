@@ -119,6 +119,7 @@ def _demand_cuda(model: S2DForVideoClassification) -> None:
 
 
 _BFLOAT16 = "weights and intermediate results in bfloat16; attention's sums and softmax in float32"
+_BFLOAT16_EAGER = "weights and intermediate results in bfloat16; on a CPU, attention's scores, too"
 _INT8 = "weights int8 per channel, their inputs int8 {inputs} as they come; the rest in float32"
 
 _ALL = (
@@ -126,7 +127,7 @@ _ALL = (
     Mode("float32-compiled-blocks", partial(_compile_blocks, dtype=torch.float32), "a C++ compiler", "float32"),
     Mode("float32-compiled", partial(_compile_frozen, dtype=torch.float32), "a C++ compiler", "float32"),
     Mode("onnx-float32", partial(_onnx, int8=False), 'pip install "s2d-hf[onnx]"', "float32"),
-    Mode("bfloat16", partial(_eager, dtype=torch.bfloat16), None, _BFLOAT16),
+    Mode("bfloat16", partial(_eager, dtype=torch.bfloat16), None, _BFLOAT16_EAGER),
     Mode("bfloat16-compiled-blocks", partial(_compile_blocks, dtype=torch.bfloat16), "a C++ compiler", _BFLOAT16),
     Mode("bfloat16-compiled", partial(_compile_frozen, dtype=torch.bfloat16), "a C++ compiler", _BFLOAT16),
     Mode("bfloat16-cuda-graphs", partial(_compile_cuda_graphs, dtype=torch.bfloat16), "a CUDA device", _BFLOAT16),

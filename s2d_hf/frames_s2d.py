@@ -23,6 +23,11 @@ except ImportError:
 logger = logging.get_logger(__name__)
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# of the many containers that FFmpeg reads, those in which videos are found in practice
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+)
 VIDEO_BACKENDS = ("decord", "pyav")
 
 

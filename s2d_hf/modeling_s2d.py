@@ -315,7 +315,8 @@ def _add_projected(
     weight = torch.cat([*(term.weight for term in terms), bias.unsqueeze(1)], dim=1)
     weight = nn.functional.pad(weight, (0, ones.shape[-1] - 1))
     flat = hidden_states.reshape(-1, hidden_states.shape[-1])
-    if torch.is_autocast_enabled(flat.device.type):
+    device = flat.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
         total = flat + nn.functional.linear(values, weight)  # `addmm` would round `flat`, too
     elif in_place:
         total = flat.addmm_(values, weight.T)

@@ -8,14 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from .frames_s2d import is_url, natural_order
+from .frames_s2d import VIDEO_SUFFIXES, is_url, natural_order
 
 # Exit codes, beside 0 (every video was analysed, and a face was found) and argparse's 2.
 FAILED, NO_FACE = 1, 3
-VIDEO_SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
-    ".wmv",
-)  # fmt: skip
 MODEL_VARIABLE = "S2D_HF_MODEL"
 
 

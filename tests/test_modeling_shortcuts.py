@@ -151,6 +151,15 @@ def test_the_caller_keeps_its_inputs(prompt_type):
         torch.testing.assert_close(x, state[name], atol=0, rtol=0)
 
 
+def test_shapes_without_data():
+    """On PyTorch's meta device, where sizes and operations are counted before anything is loaded."""
+    with torch.device("meta"):
+        model = S2DForVideoClassification(S2DConfig(**(TINY | SQUARE))).eval()
+    inputs = {name: x.to("meta") for name, x in random_inputs(model.config, batch_size=2).items()}
+    with torch.no_grad():
+        assert model(**inputs).logits.shape == (2, 5)
+
+
 @pytest.mark.parametrize("frames_at_a_time", [1, 3, 100])
 def test_any_number_of_frames_at_a_time(frames_at_a_time, monkeypatch):
     model = make_model()

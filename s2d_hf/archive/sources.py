@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..data.sources import VIDEO_SUFFIXES, HubItem, stored_file
-from ..frames_s2d import is_url, natural_order
+from ..data.sources import HubItem, stored_file
+from ..frames_s2d import VIDEO_SUFFIXES, is_url, natural_order
 
 if TYPE_CHECKING:
     import datasets

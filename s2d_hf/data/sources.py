@@ -20,6 +20,7 @@ from transformers.video_utils import VideoMetadata
 
 from ..frames_s2d import (
     IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
     is_url,
     natural_order,
     read_image,
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 KINDS = ("video", "image")
-# of the many containers that FFmpeg reads, those in which videos are found in practice
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
-)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from ..colors import label_colours
 from ..timeline import FaceTimeline, VideoTimeline
-from ..timeline.colors import label_colours
 
 TOP_LABELS = 3
 MAX_FACES = 24

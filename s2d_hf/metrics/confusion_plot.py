@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..colors import text_colour
 from .classification import ClassificationReport
 
 _CELL = 0.78  # inches
@@ -38,7 +39,7 @@ def plot_confusion_matrix(report: ClassificationReport, path: str | Path, title:
     try:
         from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.colors import ListedColormap
+        from matplotlib.colors import ListedColormap, to_hex
         from matplotlib.figure import Figure
         from matplotlib.patches import Rectangle
     except ImportError as error:
@@ -64,7 +65,7 @@ def plot_confusion_matrix(report: ClassificationReport, path: str | Path, title:
     for row, column in np.ndindex(counts.shape):
         if not support[row]:
             continue
-        colour = _text_colour(colours(percent[row, column] / 100)[:3])
+        colour = text_colour(to_hex(colours(percent[row, column] / 100)))
         count = f"{counts[row, column]:,}"
         if counts[row, column]:
             above = {"ha": "center", "va": "bottom", "fontsize": 11, "color": colour}
@@ -103,11 +104,3 @@ def plot_confusion_matrix(report: ClassificationReport, path: str | Path, title:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.15)
-
-
-def _text_colour(background: tuple[float, float, float]) -> str:
-    """Black or white, whichever reads better on a colour (RGB in [0, 1]), by WCAG 2's relative luminance."""
-    linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in background]
-    luminance = float(np.dot([0.2126, 0.7152, 0.0722], linear))
-    # where the contrast ratios with black and white are equal
-    return "black" if luminance > 0.179 else "white"

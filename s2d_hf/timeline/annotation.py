@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from ..colors import label_colours, text_colour, to_rgb
 from ..frames_s2d import is_url
-from .colors import label_colours, text_colour, to_rgb
 from .results import FaceTimeline, Segment, VideoTimeline
 from .streaming import FileStream
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .colors import label_colours, text_colour
+from ..colors import label_colours, text_colour
 from .results import FaceTimeline, VideoTimeline
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import skimage.data
 
+from s2d_hf.colors import label_colours, to_rgb
 from s2d_hf.labels import LABELS
 from s2d_hf.timeline import VideoTimeline
 from s2d_hf.timeline.annotation import FramePainter, annotate_video
-from s2d_hf.timeline.colors import label_colours, to_rgb
 from s2d_hf.timeline.streaming import open_stream
 
 from ..videos import turn_video

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from s2d_hf.colors import label_colours, text_colour, to_rgb
 from s2d_hf.labels import LABELS
 from s2d_hf.timeline import VideoTimeline
-from s2d_hf.timeline.colors import label_colours, text_colour, to_rgb
 from s2d_hf.timeline.plotting import plot_timeline
 
 from .made_timelines import made_face, made_timeline, smooth_scores
