@@ -857,7 +857,7 @@ class S2DModel(S2DPreTrainedModel):
             output_attentions (`bool`, *optional*): Return the attention probabilities of every block; needs
                 `attn_implementation="eager"`.
             pooled_only (`bool`): Return `pooler_output` alone, and compute the last block for the class tokens only;
-                without effect where hidden states or attentions are asked for.
+                without effect where hidden states or attentions are asked for, or hooks watch that block.
 
         Returns:
             `last_hidden_state` after the final norm, `(batch_size, num_frames, 1 + num_patches, hidden_size)`;
