@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,15 +59,13 @@ def _status(field: str) -> int:
 
 def measure_in_own_process(part: str, name: str, size: str, device: str, batch: int = 1) -> dict[str, int] | None:
     """
-    [`peak_memory`] of a candidate, measured by this file as a program.
+    [`peak_memory`] of a candidate, measured by this file as a program. Where that fails, `None`, and the end of what
+    the program wrote goes to stderr: what else was measured is too dear to lose.
 
     Args:
         part (`"forward"` or `"training"`), name (`str`): The candidate.
         size (`str`): A key of `SIZES`.
         device (`str`), batch (`int`).
-
-    Raises:
-        RuntimeError: if the process fails; with the end of what it wrote.
     """
     request = {"part": part, "name": name, "size": size, "device": device, "batch": batch}
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -79,7 +78,8 @@ def measure_in_own_process(part: str, name: str, size: str, device: str, batch: 
         check=False,
     )
     if run.returncode:
-        raise RuntimeError(f"The peak memory of {name} could not be measured:\n{run.stderr[-2000:]}")
+        tqdm.write(f"The peak memory of {name} could not be measured:\n{run.stderr[-2000:]}", file=sys.stderr)
+        return None
     return json.loads(run.stdout.splitlines()[-1])
 
 

@@ -154,7 +154,8 @@ def _is_trained(*modules: nn.Linear) -> bool:
     )
 
 
-def _onednn_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def onednn_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`torch.nn.functional.linear` by oneDNN, in one of [`onednn_precisions`], without gradients."""
     return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
 
 
@@ -164,13 +165,13 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        return _onednn_linear(inputs, weight, bias)
+        return onednn_linear(inputs, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        return _onednn_linear(gradient, weight.T, None), None, None
+        return onednn_linear(gradient, weight.T, None), None, None
 
 
 class _FrozenMLP(torch.autograd.Function):
@@ -181,10 +182,10 @@ class _FrozenMLP(torch.autograd.Function):
         weight1, bias1, weight2, bias2 = weights
         outputs, kept = torch.empty_like(inputs), []
         for frames, place in zip(inputs.split(chunk), outputs.split(chunk), strict=True):
-            kept.append(_onednn_linear(frames, weight1, bias1))
+            kept.append(onednn_linear(frames, weight1, bias1))
             # two frames at a time: larger gaps between what is kept would not be filled again
             for hidden, part in zip(kept[-1].split(2), place.split(2), strict=True):
-                part.copy_(_onednn_linear(nn.functional.gelu(hidden), weight2, bias2))
+                part.copy_(onednn_linear(nn.functional.gelu(hidden), weight2, bias2))
         ctx.save_for_backward(weight1, weight2, *kept)
         ctx.chunk = chunk
         return outputs
@@ -195,15 +196,15 @@ class _FrozenMLP(torch.autograd.Function):
         weight1, weight2, *kept = ctx.saved_tensors
         result = torch.empty_like(gradient)
         for hidden, frames, place in zip(kept, gradient.split(ctx.chunk), result.split(ctx.chunk), strict=True):
-            inner = torch.ops.aten.gelu_backward(_onednn_linear(frames, weight2.T, None), hidden)
-            place.copy_(_onednn_linear(inner, weight1.T, None))
+            inner = torch.ops.aten.gelu_backward(onednn_linear(frames, weight2.T, None), hidden)
+            place.copy_(onednn_linear(inner, weight1.T, None))
         return result, None, None, None, None, None
 
 
 def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
     """`module(inputs)`, in the fastest way there is."""
     if _suits_onednn(inputs, module) and not _is_trained(module):
-        compute = _FrozenLinear.apply if _needs_gradient(inputs) else _onednn_linear
+        compute = _FrozenLinear.apply if _needs_gradient(inputs) else onednn_linear
         return compute(inputs, module.weight, module.bias)
     return module(inputs)
 
@@ -440,8 +441,8 @@ class S2DMLP(nn.Module):
         if _needs_gradient(hidden_states):
             chunk = _frames_at_a_time(hidden_states, fc1.out_features)
             return _FrozenMLP.apply(hidden_states, chunk, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-        hidden_states = torch.ops.aten.gelu_(_onednn_linear(hidden_states, fc1.weight, fc1.bias))
-        return _onednn_linear(hidden_states, fc2.weight, fc2.bias)
+        hidden_states = torch.ops.aten.gelu_(onednn_linear(hidden_states, fc1.weight, fc1.bias))
+        return onednn_linear(hidden_states, fc2.weight, fc2.bias)
 
 
 # What these compute is known, and may be computed otherwise where that takes less.

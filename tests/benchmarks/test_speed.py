@@ -90,6 +90,12 @@ def test_saved_bytes():
     assert count_saved_bytes(linear, lambda: linear(inputs).exp().sum()) == 4 * (10 * 4 + 10 * 6)
 
 
+def test_memory_that_cannot_be_measured_is_left_out(capsys):
+    assert memory.measure_in_own_process("forward", "no such mode", "tiny", "cpu") is None
+    message = capsys.readouterr().err
+    assert "The peak memory of no such mode could not be measured" in message and "KeyError" in message
+
+
 def test_page_faults_of_new_memory():
     content = bytes(64 * 2**20)
     with mmap.mmap(-1, len(content)) as region:  # past the allocator, which may have memory left
