@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -12,8 +13,33 @@ from .modes import MODES, Forward
 from .plain_model import plain_logits
 
 PLAIN, VIDEOMAE = "plain (a)", "VideoMAE (b)"
-OURS, OURS_CHECKPOINTED = "ours", "ours, gradient checkpointing"
-TRAINING = (PLAIN, OURS, OURS_CHECKPOINTED)
+PLAIN_AUTOCAST = "plain (a), bfloat16 autocast"
+OURS, OURS_AUTOCAST, OURS_CHECKPOINTED = "ours", "ours, bfloat16 autocast", "ours, gradient checkpointing"
+
+
+@dataclass(frozen=True)
+class TrainingWay:
+    """
+    How a training step is computed.
+
+    Args:
+        plain (`bool`): By the forward pass written down plainly.
+        autocast (`bool`): In mixed precision, as the Trainer's `bf16` does.
+        checkpointing (`bool`): With every block computed again for the gradient.
+    """
+
+    plain: bool = False
+    autocast: bool = False
+    checkpointing: bool = False
+
+
+TRAINING = {
+    PLAIN: TrainingWay(plain=True),
+    PLAIN_AUTOCAST: TrainingWay(plain=True, autocast=True),
+    OURS: TrainingWay(),
+    OURS_AUTOCAST: TrainingWay(autocast=True),
+    OURS_CHECKPOINTED: TrainingWay(checkpointing=True),
+}
 
 
 def prepare_forward(name: str, model: S2DForVideoClassification, size: Size) -> Forward:
@@ -37,10 +63,13 @@ def prepare_step(
     name: str, size: Size, device: str | torch.device
 ) -> tuple[S2DForVideoClassification, Forward, Callable[..., torch.Tensor]]:
     """The model, its forward pass and its training step, for a name of [`TRAINING`]."""
-    model = prepare_training(size, device, checkpointing=name == OURS_CHECKPOINTED)
+    way = TRAINING[name]
+    model = prepare_training(size, device, way.checkpointing)
 
     def forward(pixels: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
-        return plain_logits(model, pixels, landmarks) if name == PLAIN else model(pixels, landmarks).logits
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=way.autocast):
+            logits = plain_logits(model, pixels, landmarks) if way.plain else model(pixels, landmarks).logits
+        return logits.float()
 
     def step(pixels: torch.Tensor, landmarks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return train_step(model, forward, pixels, landmarks, labels)
@@ -50,11 +79,14 @@ def prepare_step(
 
 __all__ = [
     "OURS",
+    "OURS_AUTOCAST",
     "OURS_CHECKPOINTED",
     "PLAIN",
+    "PLAIN_AUTOCAST",
     "TRAINING",
     "VIDEOMAE",
     "Forward",
+    "TrainingWay",
     "prepare_forward",
     "prepare_step",
 ]

@@ -147,8 +147,8 @@ def _training(results: dict[str, Any]) -> str:
         [
             "## Training step",
             f"Forward, cross-entropy and backward of {results['batch']} clip, with the ViT frozen: "
-            f"{plain['trained_parameters']:,} parameters are trained. The error of a gradient is the norm of its "
-            "difference from (a)'s over the norm of (a)'s.",
+            f"{plain['trained_parameters']:,} parameters are trained. Autocast is the Trainer's `bf16`. The error of "
+            "a gradient is the norm of its difference from (a)'s in float32 over the norm of (a)'s.",
             table(header, rows),
         ]
     )

@@ -127,8 +127,8 @@ def onednn_precisions() -> tuple[torch.dtype, ...]:
 _ONEDNN_FLOAT32_OPERATIONS = 5e8
 
 
-def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
-    """Whether oneDNN can compute the layers, on a CPU and in the inputs' precision, and the first one is large."""
+def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether oneDNN can multiply them, on a CPU and in their common precision, and faster."""
     return (
         inputs.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -136,11 +136,17 @@ def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
         and type(inputs) in (torch.Tensor, nn.Parameter)
         and torch.backends.mkldnn.enabled
         and inputs.dtype in onednn_precisions()
-        and _is_untouched(*modules)
+        and weight.dtype == inputs.dtype
+        and (inputs.dtype != torch.float32 or 2 * inputs.numel() * weight.shape[0] >= _ONEDNN_FLOAT32_OPERATIONS)
+    )
+
+
+def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
+    """Whether oneDNN can compute the layers, and faster, if the first one is large."""
+    return (
+        _is_untouched(*modules)
         and all(module.weight.dtype == inputs.dtype for module in modules)
-        and (
-            inputs.dtype != torch.float32 or 2 * inputs.numel() * modules[0].out_features >= _ONEDNN_FLOAT32_OPERATIONS
-        )
+        and _is_for_onednn(inputs, modules[0].weight)
     )
 
 
@@ -157,6 +163,13 @@ def _is_trained(*modules: nn.Linear) -> bool:
 def onednn_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """`torch.nn.functional.linear` by oneDNN, in one of [`onednn_precisions`], without gradients."""
     return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
+
+
+def _multiply(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`torch.nn.functional.linear`, in the fastest way there is."""
+    if not torch.is_grad_enabled() and _is_for_onednn(inputs, weight):
+        return onednn_linear(inputs, weight, bias)
+    return nn.functional.linear(inputs, weight, bias)
 
 
 class _FrozenLinear(torch.autograd.Function):
@@ -199,6 +212,67 @@ class _FrozenMLP(torch.autograd.Function):
             inner = torch.ops.aten.gelu_backward(onednn_linear(frames, weight2.T, None), hidden)
             place.copy_(onednn_linear(inner, weight1.T, None))
         return result, None, None, None, None, None
+
+
+class _BFloat16Attention(torch.autograd.Function):
+    """
+    Attention with scores and probabilities in bfloat16 while they are in the cache; `(N, S, 3, heads, d)` in and
+    `(N, S, heads, d)` out. The gradient computes both again.
+    """
+
+    @staticmethod
+    def forward(ctx, qkv: torch.Tensor, scaling: float) -> torch.Tensor:
+        ctx.save_for_backward(qkv)
+        ctx.scaling = scaling
+        outputs = torch.empty_like(qkv[:, :, 0], memory_format=torch.contiguous_format)
+        chunk = _attended_at_a_time(qkv)
+        with torch.autocast("cpu", enabled=False):
+            for part, place in zip(qkv.split(chunk), outputs.split(chunk), strict=True):
+                query, key, value = (_by_heads(each) for each in part.unbind(2))
+                attended = _probabilities_in_bfloat16(query, key, scaling) @ value
+                _by_heads(place, attended)
+        return outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (qkv,) = ctx.saved_tensors
+        result = torch.empty_like(qkv)
+        chunk = _attended_at_a_time(qkv)
+        with torch.autocast("cpu", enabled=False):
+            for part, outer, place in zip(*(x.split(chunk) for x in (qkv, gradient, result)), strict=True):
+                query, key, value = (_by_heads(each) for each in part.unbind(2))
+                outer = _by_heads(outer)
+                probabilities = _probabilities_in_bfloat16(query, key, ctx.scaling)
+                scores = outer @ value.transpose(1, 2)
+                scores = torch.ops.aten._softmax_backward_data(scores, probabilities, -1, scores.dtype)
+                _by_heads(place[:, :, 0], _scaled_product(scores, key, ctx.scaling))
+                _by_heads(place[:, :, 1], _scaled_product(scores.transpose(1, 2), query, ctx.scaling))
+                _by_heads(place[:, :, 2], probabilities.transpose(1, 2) @ outer)
+        return result, None
+
+
+def _by_heads(tokens: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
+    """`(N, S, heads, d)` as `(N * heads, S, d)`; with `values` of that shape, they are written to the tokens."""
+    heads = tokens.transpose(1, 2)
+    if values is None:
+        return heads.flatten(0, 1)
+    return heads.copy_(values.view(heads.shape))
+
+
+def _probabilities_in_bfloat16(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
+    return _scaled_product(query, key.transpose(1, 2), scaling).softmax(dim=-1)
+
+
+def _scaled_product(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Tensor:
+    zero = left.new_zeros(()).expand(len(left), left.shape[1], right.shape[2])
+    return torch.baddbmm(zero, left, right, beta=0, alpha=scaling)
+
+
+def _attended_at_a_time(qkv: torch.Tensor) -> int:
+    """For how many of the `(N, S, 3, heads, d)` the probabilities may exist at a time."""
+    _, length, _, heads, _ = qkv.shape
+    return max(1, _CHUNK_BYTES // (heads * length**2 * qkv.element_size()))
 
 
 def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
@@ -280,7 +354,7 @@ def _project_normed(tokens: ProjectedTokens, norm: nn.LayerNorm, down: nn.Linear
     width = values.shape[-1]
     gram = centred.T @ centred / centred.shape[0]
     slope = 2 * (offset @ centred) / centred.shape[0]
-    both = nn.functional.linear(
+    both = _multiply(
         values, torch.cat((gram, scaled @ centred)), torch.cat((slope, nn.functional.linear(offset, scaled)))
     )
     quadratic, projected = both.split((width, both.shape[-1] - width), dim=-1)
@@ -294,7 +368,7 @@ def _project_jointly(modules: list[nn.Linear], inputs: torch.Tensor) -> list[tor
     if len(modules) == 1 or not _is_untouched(*modules):
         return [module(inputs) for module in modules]
     weight, bias = (torch.cat([getattr(module, name) for module in modules]) for name in ("weight", "bias"))
-    return list(nn.functional.linear(inputs, weight, bias).split([module.out_features for module in modules], dim=-1))
+    return list(_multiply(inputs, weight, bias).split([module.out_features for module in modules], dim=-1))
 
 
 def _add_projected(
@@ -341,58 +415,45 @@ class S2DAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, hidden_states: torch.Tensor, first_only: bool = False
+        self, hidden_states: torch.Tensor, first_only: bool = False, project: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """With `first_only`, what the first token attends to, `(N, 1, width)`, and no probabilities."""
+        """
+        With `first_only`, what the first token attends to, `(N, 1, width)`, and no probabilities. Without `project`,
+        the output projection is left to the caller.
+        """
         if first_only:
             return self._attend_from_first(hidden_states), None
         batch_size, length, width = hidden_states.shape
         qkv = _linear(self.qkv, hidden_states).view(batch_size, length, 3, self.num_heads, self.head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if self._may_multiply_in_bfloat16(qkv):
-            attended = self._multiply_in_bfloat16(query, key, value)
-            return _linear(self.proj, attended.reshape(batch_size, length, width)), None
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            None,
-            scaling=self.scaling,
-            dropout=self.dropout if self.training else 0.0,
-        )
-        return _linear(self.proj, attended.reshape(batch_size, length, width)), weights
+            attended, weights = _BFloat16Attention.apply(qkv, self.scaling), None
+        else:
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation, eager_attention_forward
+            )
+            attended, weights = attend(
+                self,
+                query,
+                key,
+                value,
+                None,
+                scaling=self.scaling,
+                dropout=self.dropout if self.training else 0.0,
+            )
+        attended = attended.reshape(batch_size, length, width)
+        return _linear(self.proj, attended) if project else attended, weights
 
     def _may_multiply_in_bfloat16(self, qkv: torch.Tensor) -> bool:
-        """
-        Whether separate products are faster than `sdpa`: while their results stay in the cache, on CPUs that multiply
-        bfloat16, which `sdpa` does in small pieces.
-        """
+        """Whether separate products are faster than `sdpa`, whose are small: on CPUs that multiply bfloat16."""
         return (
             self.config._attn_implementation == "sdpa"
             and qkv.dtype == torch.bfloat16
             and qkv.device.type == "cpu"
             and not torch.compiler.is_compiling()
-            and not _needs_gradient(qkv)
             and not (self.training and self.dropout)
             and qkv.dtype in onednn_precisions()
-            and qkv.shape[0] * self.num_heads * qkv.shape[1] ** 2 * qkv.element_size() <= _CHUNK_BYTES
         )
-
-    def _multiply_in_bfloat16(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Attention with scores and probabilities in bfloat16; `(N, heads, S, d)` in and `(N, S, heads, d)` out."""
-        query, key, value = (part.flatten(0, 1) for part in (query, key, value))
-        scores = torch.baddbmm(
-            query.new_zeros(()).expand(len(query), query.shape[1], query.shape[1]),
-            query,
-            key.transpose(1, 2),
-            beta=0,
-            alpha=self.scaling,
-        )
-        return (scores.softmax(dim=-1) @ value).unflatten(0, (-1, self.num_heads)).transpose(1, 2)
 
     def _attend_from_first(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """
@@ -545,10 +606,19 @@ class S2DTemporalAdapter(nn.Module):
         hidden_states = self.activation(hidden_states)
         _, num_patches, width = hidden_states.shape
         hidden_states = hidden_states.view(-1, num_frames, num_patches, width).transpose(1, 2)
-        hidden_states, _ = self.temporal_attention(hidden_states.reshape(-1, num_frames, width))
+        attention, up = self.temporal_attention, self.temporal_up
+        folds = (
+            _is_untouched(attention.proj, up)
+            and not _has_hooks(attention)
+            and _is_folding_cheaper(hidden_states, up.out_features)
+        )
+        hidden_states, _ = attention(hidden_states.reshape(-1, num_frames, width), project=not folds)
         hidden_states = hidden_states.view(-1, num_patches, num_frames, width).transpose(1, 2)
         hidden_states = hidden_states.reshape(-1, num_patches, width)
-        tokens = ProjectedTokens.of(self.temporal_up, hidden_states)
+        tokens = ProjectedTokens.of(up, hidden_states)
+        if folds:  # both projections in one
+            bias = nn.functional.linear(attention.proj.bias, up.weight, up.bias)
+            tokens = tokens._replace(weight=up.weight @ attention.proj.weight, bias=bias)
         return self.activation(_project_normed(tokens, self.layernorm, self.spatial_down))
 
 

@@ -95,6 +95,22 @@ def test_layers_that_are_wrapped_are_called(train):
     assert wrapped and all(module.calls == 1 for module in wrapped)
 
 
+def test_one_layer_that_is_wrapped_is_called():
+    """What takes in two layers at once takes neither if one of them is wrapped."""
+    model = make_model()
+    inputs = random_inputs(model.config, batch_size=2)
+    names = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        for name in names:
+            layer = model.get_submodule(name)
+            wrapped = Passing(layer)
+            model.set_submodule(name, wrapped)
+            torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=1e-5, msg=name)
+            assert wrapped.calls == 1, name
+            model.set_submodule(name, layer)
+
+
 def test_layers_with_hooks_are_called():
     model = make_model()
     inputs = random_inputs(model.config, batch_size=2)
@@ -134,6 +150,30 @@ def test_hooks_see_all_tokens_of_all_frames_unchanged():
     for i in range(2):  # the last hidden state has gone through the norm
         hidden_states = expected.hidden_states[i + 1].flatten(0, 1)
         torch.testing.assert_close(seen[f"layers.{i}"][2], hidden_states, atol=1e-5, rtol=1e-5)
+
+
+def test_hooks_see_what_a_temporal_attention_gives():
+    model = make_model()
+    inputs = random_inputs(model.config, batch_size=2)
+    attention = model.s2d.prompt_layers[1].temporal_adapter.temporal_attention
+    seen = []
+    attention.register_forward_hook(lambda _, arguments, output: seen.append((arguments[0], output[0])))
+    with torch.no_grad():
+        model(**inputs)
+        ((tokens, output),) = seen
+        qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(output, attention.proj(attended), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_drops_out_in_training(dtype):
+    model = make_model(attention_probs_dropout_prob=0.5).to(dtype)
+    inputs = {name: x.to(dtype) for name, x in random_inputs(model.config, batch_size=2).items()}
+    for train in (False, True):
+        model.train(train)
+        with torch.no_grad():
+            assert torch.equal(model(**inputs).logits, model(**inputs).logits) is not train
 
 
 @pytest.mark.parametrize("prompt_type", ["deep", "shallow", "none"])
@@ -270,3 +310,35 @@ def test_autocast_is_as_near_as_its_plain_computation(train):
     assert all(states.dtype == torch.float32 for states in hidden_states)
     error, plain_error = ((x.double() - exact).square().mean().sqrt() for x in (found.logits, plain))
     assert error < 1.5 * plain_error
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_in_autocast_are_as_near_as_their_plain_computation(frozen, monkeypatch):
+    """Also where the attention's probabilities exist for some frames at a time."""
+    model = make_model(num_hidden_layers=6).train()
+    if frozen:
+        model.freeze_for_video_tuning()
+    inputs = random_inputs(model.config, batch_size=8)
+    labels = torch.arange(8) % 5
+
+    def gradients(model: nn.Module, compute, autocast: bool = True) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = compute()
+        nn.functional.cross_entropy(logits.to(model.dtype), labels).backward()
+        return {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
+
+    double = copy.deepcopy(model).double()
+    exact = gradients(double, lambda: plain_logits(double, *(x.double() for x in inputs.values())), autocast=False)
+    total = torch.stack([gradient.norm() for gradient in exact.values()]).norm()
+
+    def error(found: dict[str, torch.Tensor]) -> float:
+        assert found.keys() == exact.keys()
+        return torch.stack([(found[name] - exact[name]).norm() for name in exact]).norm() / total
+
+    plain_error = error(gradients(model, lambda: plain_logits(model, *inputs.values())))
+    assert 1e-4 < plain_error < 0.2
+    probabilities = model.config.num_attention_heads * 17**2 * 2
+    for size in (modeling_s2d._CHUNK_BYTES, 3 * probabilities):
+        monkeypatch.setattr(modeling_s2d, "_CHUNK_BYTES", size)
+        assert error(gradients(model, lambda: model(**inputs).logits)) < 1.5 * plain_error
