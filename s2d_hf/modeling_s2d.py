@@ -128,7 +128,7 @@ _ONEDNN_FLOAT32_OPERATIONS = 5e8
 
 
 def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether oneDNN can multiply them, on a CPU and in their common precision, and faster."""
+    """Whether oneDNN can multiply them, on a CPU and in their common precision, and faster than PyTorch's choice."""
     return (
         inputs.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -142,7 +142,7 @@ def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def _suits_onednn(inputs: torch.Tensor, *modules: nn.Linear) -> bool:
-    """Whether oneDNN can compute the layers, and faster, if the first one is large."""
+    """Whether oneDNN can compute the layers in the inputs' precision, and the first one is large enough to gain."""
     return (
         _is_untouched(*modules)
         and all(module.weight.dtype == inputs.dtype for module in modules)
