@@ -5,34 +5,34 @@ Importing this package registers the classes with transformers' Auto classes, so
 `trust_remote_code=True`.
 """
 
+import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForVideoClassification,
-    AutoVideoProcessor,
-)
-
-from .configuration_s2d import S2DConfig
-from .image_processing_s2d import S2DImageProcessor
-from .landmark_encoders_s2d import FANLandmarkEncoder, LandmarkEncoder, MobileFaceNetLandmarkEncoder
-from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification, S2DModel
-from .video_processing_s2d import S2DVideoProcessor
-
 if TYPE_CHECKING:
+    from .configuration_s2d import S2DConfig
+    from .image_processing_s2d import S2DImageProcessor
+    from .landmark_encoders_s2d import FANLandmarkEncoder, LandmarkEncoder, MobileFaceNetLandmarkEncoder
+    from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification, S2DModel
     from .timeline import S2DTimeline
+    from .video_processing_s2d import S2DVideoProcessor
 
 __version__ = "0.1.0"
 
-AutoConfig.register(S2DConfig.model_type, S2DConfig)
-AutoModel.register(S2DConfig, S2DModel)
-AutoModelForImageClassification.register(S2DConfig, S2DForImageClassification)
-AutoModelForVideoClassification.register(S2DConfig, S2DForVideoClassification)
-AutoImageProcessor.register(S2DConfig, image_processor_classes={"torchvision": S2DImageProcessor})
-AutoVideoProcessor.register(S2DConfig, S2DVideoProcessor)
+# What the package offers, and where it is: loaded when it is asked for.
+_MODULES = {
+    "FANLandmarkEncoder": "landmark_encoders_s2d",
+    "LandmarkEncoder": "landmark_encoders_s2d",
+    "MobileFaceNetLandmarkEncoder": "landmark_encoders_s2d",
+    "S2DConfig": "configuration_s2d",
+    "S2DForImageClassification": "modeling_s2d",
+    "S2DForVideoClassification": "modeling_s2d",
+    "S2DImageProcessor": "image_processing_s2d",
+    "S2DModel": "modeling_s2d",
+    "S2DTimeline": "timeline",
+    "S2DVideoProcessor": "video_processing_s2d",
+}
 
 __all__ = [
     "FANLandmarkEncoder",
@@ -49,9 +49,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # tables and drawing are loaded when they are needed
-    if name == "S2DTimeline":
-        from .timeline import S2DTimeline
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    return value
 
-        return S2DTimeline
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+# The command `s2d-hf` answers --help and mistakes at once, and loads torch and transformers only for its work.
+if Path(sys.argv[0] if sys.argv else "").stem != "s2d-hf":
+    from . import auto_classes  # noqa: F401

@@ -1,15 +1,28 @@
 """The `s2d-hf` command."""
 
 import argparse
+import io
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from . import __version__
-from .conversion import convert_checkpoint
-from .labels import LABELS, find_labels
-from .prediction_command import FAILED, NO_FACE, add_model_arguments, add_predict_parser, model_settings
+from .errors import NotDownloadedError
+from .labels import find_labels
+from .model_options import (
+    add_checkpoint_arguments,
+    add_model_arguments,
+    check_model_path,
+    checkpoint_settings,
+    chosen_model,
+    model_settings,
+)
+from .prediction_command import FAILED, NO_FACE, add_predict_parser
+from .prediction_printing import count_of
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,15 +66,17 @@ def _add_archive(commands: argparse._SubParsersAction) -> None:
 
 
 def _archive(arguments: argparse.Namespace) -> int:
-    settings = model_settings(arguments)
+    settings, model = model_settings(arguments), chosen_model(arguments)
+    source = _existing_source(arguments.source)
     try:
         from .archive import analyse_archive
+        from .model_sources import DEFAULT_MODEL
     except ImportError as error:
         raise ImportError(f'archives need more libraries: pip install "s2d-hf[archive]". ({error})') from error
     summary = analyse_archive(
-        arguments.source,
-        arguments.output,
-        arguments.model,
+        source,
+        os.path.expanduser(arguments.output),
+        model or DEFAULT_MODEL,
         ray=arguments.ray,
         num_actors=arguments.num_actors,
         ray_address=arguments.ray_address,
@@ -75,11 +90,24 @@ def _archive(arguments: argparse.Namespace) -> int:
         return 0
     print(json.dumps({name: value for name, value in vars(summary).items() if name != "failures"}))
     if summary.num_failed:
-        print(
-            f"s2d-hf: {summary.num_failed} videos failed; {arguments.output}/failures.csv says why.", file=sys.stderr
-        )
+        failed = count_of(summary.num_failed, "video")
+        print(f"s2d-hf: {failed} failed; {arguments.output}/failures.csv says why.", file=sys.stderr)
         return FAILED
     return NO_FACE if summary.num_without_face == summary.num_videos else 0
+
+
+def _existing_source(source: str) -> str:
+    """
+    Refuses, before anything is loaded, a path to nothing.
+
+    Raises:
+        FileNotFoundError: if `source` can only be a path, and there is nothing.
+    """
+    path = os.path.expanduser(source)
+    is_path = os.path.isabs(path) or source.startswith(".") or source.endswith((".csv", ".jsonl", ".parquet", "/"))
+    if is_path and not os.path.exists(path):
+        raise FileNotFoundError(f"There is no folder or table {source}.")
+    return path if os.path.exists(path) else source
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
@@ -97,10 +125,11 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    settings = model_settings(arguments)
+    settings, model = model_settings(arguments), chosen_model(arguments)
     from .demo import launch_demo
+    from .model_sources import DEFAULT_MODEL
 
-    launch_demo(arguments.model, arguments.host, arguments.port, arguments.share, **settings)
+    launch_demo(model or DEFAULT_MODEL, arguments.host, arguments.port, arguments.share, **settings)
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
@@ -110,27 +139,16 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         description=(
             "Turn a checkpoint of the paper's authors, a video or an image model, into a folder that transformers "
             "loads: weights, configuration, processors, landmark encoder and code. Prints what was mapped, and what "
-            "was dropped and why. Files that hold more than tensors are refused."
+            "was dropped and why. Nothing that the checkpoint's pickle names is run."
         ),
-        epilog=(
-            "example: s2d-hf convert DFEW-set1.pth dfew-set1 --landmark-weights mobilefacenet.pth.tar --dataset DFEW"
-        ),
+        epilog="example: s2d-hf convert hf://cyinen/S2D/pretrain-AffectNet-7.pth affectnet7",
     )
-    parser.add_argument("checkpoint", help="the model's weights (.pth, .pt, .bin or .safetensors)")
+    parser.add_argument(
+        "checkpoint",
+        help="the model's weights: a file (.pth, .pt, .bin or .safetensors) or hf://OWNER/REPOSITORY[@REVISION]/FILE",
+    )
     parser.add_argument("output", help="the folder to write")
-    parser.add_argument(
-        "--landmark-weights",
-        metavar="FILE",
-        help="the MobileFaceNet landmark detector (.pth.tar or .safetensors); needed by models with prompters",
-    )
-    names = parser.add_mutually_exclusive_group()
-    names.add_argument(
-        "--dataset", metavar="NAME", help=f"the data set it was trained on, for its labels: {', '.join(LABELS)}"
-    )
-    names.add_argument("--labels", metavar="A,B,...", help="the labels in the order of the classes")
-    parser.add_argument(
-        "--num-heads", type=int, metavar="N", help="attention heads of the ViT (default: its width / 64)"
-    )
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--adapter-heads", type=int, default=8, metavar="N", help="heads of the temporal adapters (default: 8)"
     )
@@ -144,22 +162,26 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    labels = None
-    if arguments.dataset is not None:
-        labels = find_labels(arguments.dataset)
-    elif arguments.labels is not None:
-        labels = tuple(label.strip() for label in arguments.labels.split(","))
+    settings = checkpoint_settings(arguments)
+    dataset = settings.pop("dataset", None)
+    if dataset is not None:
+        settings["labels"] = find_labels(dataset)
+    source = os.path.expanduser(arguments.checkpoint)
+    if "://" not in source and not os.path.exists(source):
+        raise FileNotFoundError(f"There is no checkpoint file {arguments.checkpoint}.")
+    from .conversion import convert_checkpoint
+    from .downloads import fetch_checkpoint, is_hub_address
+
     report = convert_checkpoint(
-        arguments.checkpoint,
-        arguments.output,
-        landmark_weights=arguments.landmark_weights,
-        labels=labels,
-        num_attention_heads=arguments.num_heads,
+        fetch_checkpoint(source) if is_hub_address(source) else source,
+        os.path.expanduser(arguments.output),
         adapter_num_heads=arguments.adapter_heads,
         overwrite=arguments.overwrite,
         crop_faces=arguments.crop_faces,
+        named=arguments.checkpoint,
+        **settings,
     )
-    print(report)
+    print(_as_typed(str(report), arguments))
     print(f"Wrote {arguments.output}.")
 
 
@@ -174,8 +196,11 @@ def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
         ),
         epilog="example: s2d-hf export-onnx dfew-set1 dfew-set1-onnx --int8",
     )
-    parser.add_argument("model", help="the model's folder or its name on the Hub")
+    parser.add_argument(
+        "model", help="the model's folder or its name on the Hub, or a checkpoint of the paper's authors"
+    )
     parser.add_argument("output", help="the folder to write")
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--int8", action="store_true", help="a second file with int8 weights: smaller, faster, and less exact"
     )
@@ -187,11 +212,13 @@ def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
 
 
 def _export_onnx(arguments: argparse.Namespace) -> None:
+    check_model_path(arguments.model, "the model")
+    from .model_sources import find_model
     from .onnx_export import export_onnx
 
     reports = export_onnx(
-        arguments.model,
-        arguments.output,
+        find_model(arguments.model, **checkpoint_settings(arguments)),
+        os.path.expanduser(arguments.output),
         int8=arguments.int8,
         opset=arguments.opset,
         overwrite=arguments.overwrite,
@@ -202,15 +229,50 @@ def _export_onnx(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 after an error that the user can mend, or the command's own."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what it can't write
+            stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
+    except NotDownloadedError as error:
+        print(f"s2d-hf: error: {_tell_what_to_fetch(error, argv, arguments)}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # of what was printed, no more is wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"s2d-hf: error: {error}", file=sys.stderr)
+        print(f"s2d-hf: error: {_as_typed(str(error), arguments)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("s2d-hf: interrupted.", file=sys.stderr)
         return 130
+
+
+def _as_typed(message: str, arguments: argparse.Namespace) -> str:
+    """A message of the library in which its arguments have the names of the command's options."""
+    other_names = {"num_attention_heads": "num_heads", "adapter_num_heads": "adapter_heads"}
+
+    def option(match: re.Match) -> str:
+        name = other_names.get(match.group(1), match.group(1))
+        return f"--{name.replace('_', '-')}" if hasattr(arguments, name) else match.group(0)
+
+    return re.sub(r"`(\w+)`", option, message)
+
+
+def _tell_what_to_fetch(error: NotDownloadedError, argv: Sequence[str], arguments: argparse.Namespace) -> str:
+    """What is missing, where it lies, and the command to run once it is here."""
+    command = list(argv)
+    for argument, address in error.files.items():
+        file = urlsplit(address).path.rpartition("/")[2]
+        option = f"--{argument.replace('_', '-')}"
+        typed = getattr(arguments, argument, None) or getattr(arguments, "checkpoint", None)
+        if argument == "model" and typed in command:
+            command[command.index(typed)] = file
+        else:
+            command += [option, file]
+    return f"{error.missing}, and run\n  s2d-hf {shlex.join(command)}"
 
 
 if __name__ == "__main__":

@@ -65,6 +65,15 @@ def to_rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def fade(colour: str, strength: float) -> str:
+    """
+    A colour `"#RRGGBB"` blended with white, as the same kind of text: `strength` 1 is the colour itself, 0 is white,
+    and what lies beyond is clipped.
+    """
+    strength = min(1.0, max(0.0, strength))
+    return "#" + bytes(round(255 - strength * (255 - value)) for value in to_rgb(colour)).hex().upper()
+
+
 def text_colour(background: str) -> str:
     """Black or white, whichever reads better on a colour `"#RRGGBB"`, by WCAG 2's relative luminance."""
     values = [value / 255 for value in to_rgb(background)]

@@ -1,21 +1,27 @@
 """From the authors' checkpoints to a model folder."""
 
-import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from .checkpoints import read_checkpoint
 from .configuration_s2d import S2DConfig
-from .frames_s2d import natural_order
+from .downloads import find_landmark_file
+from .file_names_s2d import natural_order
 from .image_processing_s2d import S2DImageProcessor
+from .labels import LABELS, dataset_in_name
 from .landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder, load_landmark_weights
 from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from .output_folder import check_output_folder
 from .video_processing_s2d import S2DVideoProcessor
+
+# Where a checkpoint carries the whole landmark detector, its part of the report.
+_DETECTOR = "landmark encoder"
+# Of tensors that are dropped for one reason, a report names so many.
+_MAX_NAMES = 4
+_MAX_PROBLEMS = 40
 
 # Names of the authors' code and ours, by the part of the model, in the order in which a report lists them. {i} stands
 # for the index of a block, {p} for weight or bias.
@@ -58,9 +64,13 @@ _NAMES = {
 }
 
 
+# as `str` writes it, and of few digits
+_INDEX = "0|[1-9][0-9]{0,3}"
+
+
 def _rename(name: str, template: str, target: str) -> str | None:
     """`name` in the form of `target`, if it has the form of `template`."""
-    pattern = re.escape(template).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{p\}", "(?P<p>weight|bias)")
+    pattern = re.escape(template).replace(r"\{i\}", f"(?P<i>{_INDEX})").replace(r"\{p\}", "(?P<p>weight|bias)")
     match = re.fullmatch(pattern, name)
     return target.format(**match.groupdict()) if match else None
 
@@ -98,63 +108,12 @@ class ConversionReport:
             old, new = pairs[0]
             lines.append(f"  {part:{width}}  {len(pairs):4}  e.g. {old} -> {new}")
         lines.append(f"Dropped {len(self.dropped)} tensors{':' if self.dropped else '.'}")
-        lines += [f"  {name}: {reason}" for name, reason in self.dropped.items()]
+        for reason in dict.fromkeys(self.dropped.values()):
+            names = [name for name, why in self.dropped.items() if why == reason]
+            left = len(names) - _MAX_NAMES
+            listed = ", ".join(names[:_MAX_NAMES]) + (f" and {left} more" if left > 0 else "")
+            lines.append(f"  {listed}: {reason}")
         return "\n".join(lines + [f"Note: {note}" for note in self.notes])
-
-
-def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """
-    The named tensors of a `.pth`, `.pth.tar`, `.pt`, `.bin` or `.safetensors` file.
-
-    A state dict is found at the top or under `model`, `model_state_dict` or `state_dict`; the `module.` that
-    DataParallel puts before the names is taken away.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, holds no state dict, or is a pickle of more than tensors and plain
-            values, which could run code when it is loaded.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint file {path}.")
-    if path.suffix == ".safetensors":
-        try:
-            state = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    else:
-        state = _find_state_dict(_load_tensors_only(path), path)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _load_tensors_only(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it refers to `{found.group(1)}`" if found else str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{path} was refused: it is not just tensors and plain values ({what}), and loading such a pickle can "
-            "run any code. If you trust its source, load it there with torch.load(..., weights_only=False) and save "
-            "its state dict alone: torch.save({'model': state_dict}, path)."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-
-
-def _find_state_dict(loaded: object, path: Path) -> dict[str, torch.Tensor]:
-    for key in ("model", "model_state_dict", "state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-            break
-    tensors = {}
-    if isinstance(loaded, dict):
-        tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise ValueError(
-            f"{path} holds no state dict, neither at its top nor under model, model_state_dict, state_dict."
-        )
-    return tensors
 
 
 def infer_config(
@@ -176,10 +135,11 @@ def infer_config(
     Raises:
         ValueError: if tensors are missing that every S2D model has, or `labels` don't fit the classifier.
     """
-    needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+    needed = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2}
     missing = [name for name in needed if name not in state]
     if missing:
         raise ValueError(f"This is no S2D checkpoint: it has no {', '.join(missing)}.")
+    _check_shapes(state, needed)
     hidden_size = state["cls_token"].shape[-1]
     patch_size = state["patch_embed.proj.weight"].shape[-1]
     grid = round((state["pos_embed"].shape[1] - 1) ** 0.5)
@@ -188,35 +148,38 @@ def infer_config(
         "patch_size": patch_size,
         "num_channels": state["patch_embed.proj.weight"].shape[1],
         "hidden_size": hidden_size,
-        "num_hidden_layers": _count(state, r"blocks\.(\d+)\."),
+        "num_hidden_layers": _count(state, "blocks"),
         "num_attention_heads": num_attention_heads or max(1, hidden_size // 64),
         "intermediate_size": state["blocks.0.mlp.fc1.weight"].shape[0],
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
         "temporal_adapters": "temporal_embedding" in state,
     }
-    prompts = _count(state, r"prompt_blocks\.(\d+)\.conv0_0\.")
+    prompts = _count(state, "prompt_blocks")
     fields["prompt_type"] = "none"
     if prompts:
         is_shallow = prompts == 1 and fields["num_hidden_layers"] > 1
         fields["prompt_type"] = "shallow" if is_shallow else "deep"
-        if "patch_embed_prompt.proj.weight" not in state:
+        if "patch_embed_prompt.proj.weight" not in state or "prompt_blocks.0.conv0_0.weight" not in state:
             raise ValueError(
-                "This checkpoint has prompters, but no landmark embedding (patch_embed_prompt.proj.weight)."
+                "This checkpoint has prompters, but no landmark embedding (patch_embed_prompt.proj.weight) or no "
+                "prompt_blocks.0.conv0_0.weight."
             )
+        _check_shapes(state, {"patch_embed_prompt.proj.weight": 4, "prompt_blocks.0.conv0_0.weight": 4})
         fields["landmark_channels"] = state["patch_embed_prompt.proj.weight"].shape[1]
         fields["prompt_hidden_size"] = state["prompt_blocks.0.conv0_0.weight"].shape[0]
     if fields["temporal_adapters"]:
+        _check_shapes(state, {"temporal_embedding": 3})
         fields["num_frames"] = state["temporal_embedding"].shape[1]
         down = state.get("prompt_blocks.0.TMA.T_Adapter.D_fc1.weight")
         if down is None:
             raise ValueError(
                 "This checkpoint has a temporal embedding, but no temporal adapters (prompt_blocks.*.TMA)."
             )
+        _check_shapes(state, {"prompt_blocks.0.TMA.T_Adapter.D_fc1.weight": 2})
         fields["adapter_ratio"] = down.shape[0] / hidden_size
         fields["adapter_num_heads"] = adapter_num_heads
-    head = state.get("head.fc_cls.weight", state.get("head.weight"))
     # without a classifier, as many as there are labels, or transformers' default
-    num_labels = head.shape[0] if head is not None else len(labels or ()) or 2
+    num_labels = count_classes(state) or len(labels or ()) or 2
     if labels is not None:
         if len(labels) != num_labels:
             raise ValueError(
@@ -230,9 +193,39 @@ def infer_config(
     return S2DConfig(**fields)
 
 
-def _count(state: dict[str, torch.Tensor], pattern: str) -> int:
-    found = [int(match.group(1)) for match in (re.match(pattern, name) for name in state) if match]
-    return max(found, default=-1) + 1
+def count_classes(state: dict[str, torch.Tensor]) -> int | None:
+    """The classes of an official checkpoint's classifier; `None` if it has none."""
+    name = next((name for name in ("head.fc_cls.weight", "head.weight") if name in state), None)
+    if name is None:
+        return None
+    _check_shapes(state, {name: 2})
+    return state[name].shape[0]
+
+
+def _check_shapes(state: dict[str, torch.Tensor], dimensions: dict[str, int]) -> None:
+    for name, number in dimensions.items():
+        shape = tuple(state[name].shape)
+        if len(shape) != number or 0 in shape:
+            raise ValueError(f"{name} has the shape {shape}, and should have {number} dimensions, none of them empty.")
+
+
+def _count(state: dict[str, torch.Tensor], part: str) -> int:
+    """
+    How many blocks there are.
+
+    Raises:
+        ValueError: if some are left out; a model must not grow with the largest number that a name holds.
+    """
+    pattern = re.compile(rf"{part}\.([0-9]+)\.")
+    found = {match.group(1) for match in map(pattern.match, state) if match}
+    wrong = found - {str(i) for i in range(len(found))}
+    if wrong:
+        number = min(wrong, key=lambda digits: (len(digits), digits))
+        raise ValueError(
+            f"It has {len(found)} {part}, but one of them has the number {number[:20]}: numbers must follow each "
+            "other, from 0 on."
+        )
+    return len(found)
 
 
 def convert_state_dict(
@@ -256,8 +249,12 @@ def convert_state_dict(
         if f"head.{kind}" in state and not has_classifier:
             state[f"head.fc_cls.{kind}"] = state.pop(f"head.{kind}")
             report.notes.append(f"head.{kind} was taken as the classifier, for want of head.fc_cls.{kind}.")
+    report.mapped = {part: [] for part in _NAMES}
+    if config.prompt_type != "none":
+        detector, prefix = carried_landmark_detector(state)
+        report.mapped[_DETECTOR] = [(f"{prefix}{name}", name) for name in detector]
+        state = {name: state[name] for name in state if name.removeprefix(prefix) not in detector}
     converted, unknown = {}, []
-    mapped: dict[str, list[tuple[str, str]]] = {part: [] for part in _NAMES}
     for name in sorted(state, key=natural_order):
         reason = _reason_to_drop(name, state, config)
         if reason:
@@ -271,8 +268,8 @@ def convert_state_dict(
         tensor = state[name]
         # 1x1 convolutions became matrix products
         converted[new_name] = tensor.flatten(1) if _is_pointwise(name) and tensor.ndim == 4 else tensor
-        mapped[part].append((name, new_name))
-    report.mapped = {part: pairs for part, pairs in mapped.items() if pairs}
+        report.mapped[part].append((name, new_name))
+    report.mapped = {part: pairs for part, pairs in report.mapped.items() if pairs}
     _refuse_misfits(state, converted, unknown, config, report)
     return converted, report
 
@@ -280,6 +277,22 @@ def convert_state_dict(
 def _is_pointwise(name: str) -> bool:
     """Whether a tensor of the authors is the kernel of a 1x1 convolution."""
     return re.fullmatch(r"(prompt_blocks\.\d+\.conv\w+|patch_embed_prompt\.proj)\.weight", name) is not None
+
+
+def carried_landmark_detector(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
+    """
+    The landmark detector that an official checkpoint carries, under its own names, and the prefix that they have in
+    the checkpoint; an empty one where there is none, or not all of it.
+    """
+    wanted = {name: tensor.shape for name, tensor in MobileFaceNetLandmarkEncoder().state_dict().items()}
+    counters = {name for name in wanted if name.endswith(".num_batches_tracked")}
+    first = next(iter(wanted))
+    prefixes = (name.removesuffix(first) for name in state if "landmark" in name and name.endswith(f".{first}"))
+    for prefix in prefixes:
+        found = {name: state[f"{prefix}{name}"] for name in wanted if f"{prefix}{name}" in state}
+        if found.keys() >= wanted.keys() - counters and all(found[name].shape == wanted[name] for name in found):
+            return found, prefix
+    return {}, ""
 
 
 def export_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -301,7 +314,7 @@ def export_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 def _reason_to_drop(name: str, state: dict[str, torch.Tensor], config: S2DConfig) -> str | None:
     if "landmark" in name:
-        return "landmark detector; its weights are given separately"
+        return "of a landmark detector that is not whole, or not needed"
     if name.startswith("weak_head."):
         return "a head that only the authors' training uses"
     if re.fullmatch(r"head\.(weight|bias)", name):
@@ -335,6 +348,11 @@ def _refuse_misfits(
         if name in expected and tensor.shape != expected[name].shape
     ]
     problems += [f"{old_names[name]}: has no place in this model" for name in converted if name not in expected]
+    problems += [
+        f"{old_names[name]}: holds values that are no numbers (NaN or infinite)"
+        for name, tensor in converted.items()
+        if not tensor.isfinite().all()
+    ]
     headless = not any(name.startswith("classifier.") for name in converted)
     missing = [name for name in expected if name not in converted]
     if headless:
@@ -342,7 +360,8 @@ def _refuse_misfits(
         report.notes.append("the checkpoint has no classifier: the new one is random and must be trained.")
     problems += [f"{name} {tuple(expected[name].shape)}: missing" for name in missing]
     if problems:
-        raise ValueError("The checkpoint does not fit:\n  " + "\n  ".join(problems))
+        more = [f"and {len(problems) - _MAX_PROBLEMS} more"] * (len(problems) > _MAX_PROBLEMS)
+        raise ValueError("The checkpoint does not fit:\n  " + "\n  ".join(problems[:_MAX_PROBLEMS] + more))
 
 
 def _model_class(config: S2DConfig) -> type[S2DForVideoClassification] | type[S2DForImageClassification]:
@@ -351,14 +370,17 @@ def _model_class(config: S2DConfig) -> type[S2DForVideoClassification] | type[S2
 
 def read_landmark_encoder(path: str | Path) -> LandmarkEncoder:
     """
-    MobileFaceNet with the weights of an official landmark checkpoint (`.pth.tar` or `.safetensors`).
+    MobileFaceNet with the weights of an official landmark checkpoint (`.pth.tar` or `.safetensors`), or with those
+    that an official model's checkpoint carries.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if its tensors don't fit; the message names each of them.
     """
+    state = read_checkpoint(path)
+    carried, _ = carried_landmark_detector(state)
     encoder = MobileFaceNetLandmarkEncoder()
-    load_landmark_weights(encoder, read_checkpoint(path), path)
+    load_landmark_weights(encoder, carried or state, path)
     return encoder
 
 
@@ -371,6 +393,8 @@ def convert_checkpoint(
     adapter_num_heads: int = 8,
     overwrite: bool = False,
     crop_faces: bool = False,
+    named: str | None = None,
+    needs_labels: bool = False,
 ) -> ConversionReport:
     """
     Writes a model folder from an official checkpoint: weights, configuration, image and video processor, landmark
@@ -379,37 +403,43 @@ def convert_checkpoint(
     Args:
         checkpoint (`str` or `Path`): The authors' video or image model, see [`read_checkpoint`].
         output (`str` or `Path`): The folder to write.
-        landmark_weights (`str` or `Path`, *optional*): The authors' landmark detector; needed unless the checkpoint
-            has no prompters.
+        landmark_weights (`str` or `Path`, *optional*): The authors' landmark detector: a file or an address, see
+            [`find_landmark_file`]. A detector that the checkpoint carries is taken before it. Where there is neither,
+            the authors' is downloaded.
         labels (`tuple[str, ...]`, *optional*): Names of the classes, in order; `find_labels` has those of the
-            benchmarks.
+            benchmarks. By default those of the data set that the checkpoint's name says, see [`dataset_in_name`]; if
+            it says none, they are called `LABEL_0`, `LABEL_1`, ...
         num_attention_heads (`int`, *optional*), adapter_num_heads (`int`): See [`infer_config`].
         overwrite (`bool`): Write into a folder that isn't empty.
         crop_faces (`bool`): Let the processors find and crop faces unless they are told otherwise.
+        named (`str`, *optional*): The checkpoint's name for messages and labels, by default `checkpoint`.
+        needs_labels (`bool`): Refuse a checkpoint without classifier, or of unknown labels.
 
     Raises:
         FileExistsError: if `output` isn't empty and `overwrite` is False.
         FileNotFoundError: if an input file is missing.
+        OSError: if the landmark detector can't be downloaded.
         ValueError: if an input file is refused; the message says why.
     """
     output = Path(output)
     check_output_folder(output, overwrite)
     state = read_checkpoint(checkpoint)
+    notes = []
     try:
+        if labels is None:
+            labels, note = labels_in_name(named or checkpoint, count_classes(state), needs_labels)
+            notes.append(note)
         config = infer_config(state, labels, num_attention_heads, adapter_num_heads)
         converted, report = convert_state_dict(state, config)
     except ValueError as error:
-        raise ValueError(f"{checkpoint}: {error}") from error
-    encoder = None
-    if landmark_weights is not None:
-        encoder = read_landmark_encoder(landmark_weights)
-        if config.prompt_type != "none" and encoder.num_channels != config.landmark_channels:
-            raise ValueError(
-                f"{checkpoint} takes landmark features of {config.landmark_channels} channels, and "
-                f"{landmark_weights} gives {encoder.num_channels}."
-            )
-    elif config.prompt_type != "none":
-        raise ValueError(f"{checkpoint} is guided by landmarks: the landmark detector's weights are needed too.")
+        raise ValueError(f"{named or checkpoint}: {error}") from error
+    report.notes += filter(None, notes)
+    encoder = _find_landmark_encoder(state, config, landmark_weights, report)
+    if encoder is not None and config.prompt_type != "none" and encoder.num_channels != config.landmark_channels:
+        raise ValueError(
+            f"{named or checkpoint} takes landmark features of {config.landmark_channels} channels, and its landmark "
+            f"detector gives {encoder.num_channels}."
+        )
     if num_attention_heads is None:
         report.notes.append(
             f"{config.num_attention_heads} attention heads assumed, {config.hidden_size} / 64; no tensor tells them."
@@ -430,3 +460,69 @@ def convert_checkpoint(
     S2DImageProcessor(**settings).save_pretrained(output)
     S2DVideoProcessor(**settings, num_frames=config.num_frames).save_pretrained(output)
     return report
+
+
+def labels_in_name(
+    name: str | Path, num_classes: int | None, needed: bool = False
+) -> tuple[tuple[str, ...] | None, str | None]:
+    """
+    The labels of the data set that a checkpoint's name says, if it does so unmistakably, and a sentence that says so.
+
+    Args:
+        name (`str` or `Path`): A file, or the address `hf://...` of one.
+        num_classes (`int`, *optional*): Of its classifier.
+        needed (`bool`): Whether there is no use in classes without names.
+
+    Raises:
+        ValueError: if they are needed, and the name doesn't say them or the checkpoint has no classes.
+    """
+    if num_classes is None:
+        if needed:
+            raise ValueError("It has no classifier, and can only be trained on.")
+        return None, None
+    dataset = dataset_in_name(name, num_classes)
+    if dataset is not None:
+        return LABELS[dataset], (
+            f"the labels are those of {dataset}, as the checkpoint's name says: {', '.join(LABELS[dataset])}. Others: "
+            "`dataset` or `labels`."
+        )
+    ask = (
+        f"A checkpoint does not hold its labels, and of the {num_classes} classes of this one its name does not say "
+        "unmistakably which they are: name the `dataset` on which it was trained "
+        f"({', '.join(name for name, labels in LABELS.items() if len(labels) == num_classes) or 'none is known'}) or "
+        "the `labels` in their order."
+    )
+    if needed:
+        raise ValueError(ask)
+    return None, f"The classes are called LABEL_0, LABEL_1, ... {ask}"
+
+
+def _find_landmark_encoder(
+    state: dict[str, torch.Tensor], config: S2DConfig, given: str | Path | None, report: ConversionReport
+) -> LandmarkEncoder | None:
+    """The carried detector, the given one, or the authors'; `None` for a model without prompters."""
+    carried, prefix = carried_landmark_detector(state)
+    if carried and config.prompt_type != "none":
+        if given is not None:
+            report.notes.append(
+                f"`landmark_weights` {given} is not used: the checkpoint carries the detector of its training."
+            )
+        encoder = MobileFaceNetLandmarkEncoder()
+        load_landmark_weights(encoder, carried, f"{prefix}*")
+        return encoder
+    if given is None and config.prompt_type == "none":
+        return None
+    return read_landmark_encoder(find_landmark_file(given))
+
+
+__all__ = [
+    "ConversionReport",
+    "carried_landmark_detector",
+    "convert_checkpoint",
+    "convert_state_dict",
+    "count_classes",
+    "export_state_dict",
+    "infer_config",
+    "labels_in_name",
+    "read_landmark_encoder",
+]

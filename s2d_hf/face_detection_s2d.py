@@ -11,16 +11,49 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import is_offline_mode
+from transformers.utils import logging
 
 try:
     import cv2
 except ImportError:  # comes with face-alignment
     cv2 = None
 
+logger = logging.get_logger(__name__)
+
 FACE_DETECTORS = ("retinaface", "yunet", "sfd", "blazeface", "scrfd")
 
 # How each of face-alignment's detectors names its threshold.
 _THRESHOLD_ARGUMENTS = ("confidence_threshold", "score_threshold", "filter_threshold", "min_score_thresh")
+# From where face-alignment downloads the weights of each, under which name it keeps them in PyTorch's folder, and the
+# licence that their origin names.
+_DOWNLOADS = {
+    "retinaface": (
+        "https://www.adrianbulat.com/downloads/python-fan/retinaface_mobilenet0.25.pth",
+        "retinaface_mobilenet0.25.pth",
+        "MIT",
+    ),
+    "yunet": (
+        "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+        "face_detection_yunet_2023mar.onnx",
+        "MIT",
+    ),
+    "sfd": (
+        "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
+        "s3fd-619a316812.pth",
+        "not named",
+    ),
+    "blazeface": (
+        "https://github.com/hollance/BlazeFace-PyTorch/blob/master/blazeface.pth?raw=true",
+        "blazeface.pth",
+        "Apache-2.0",
+    ),
+    "scrfd": (
+        "https://github.com/yakhyo/facial-analysis/releases/download/v0.0.1/det_2.5g.onnx",
+        "scrfd_2.5g_bnkps.onnx",
+        "for non-commercial research",
+    ),
+}
 _DEVICES = ("cpu", "cuda", "mps")
 # Frames with a shorter edge hold no face that a detector finds, and sfd fails on them.
 _MIN_EDGE = 32
@@ -57,15 +90,19 @@ class FaceDetector:
     ):
         if name not in FACE_DETECTORS:
             raise ValueError(f"`face_detector` must be one of {', '.join(FACE_DETECTORS)}, got {name!r}.")
-        if weights is not None and not Path(weights).is_file():
-            raise FileNotFoundError(f"There is no file of weights {weights} for the face detector {name}.")
+        if weights is not None and not Path(weights).expanduser().is_file():
+            raise FileNotFoundError(
+                f"`face_detector_weights`: there is no file {weights} with the weights of the face detector {name}."
+            )
         device = torch.device(device)
         if device.type not in _DEVICES:
             raise ValueError(f"Face detectors run on {', '.join(_DEVICES)}, not on `device` {str(device)!r}.")
         self.name = name
         self.max_size = max_size
         self.threshold = threshold
-        self._detector = _load_detector(name, None if weights is None else str(weights), threshold, str(device))
+        self._detector = _load_detector(
+            name, None if weights is None else str(Path(weights).expanduser()), threshold, str(device)
+        )
         self._lock = threading.Lock()  # OpenCV's detectors keep the size of their input
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -101,6 +138,30 @@ class FaceDetector:
         return faces[np.argsort(-faces[:, 4], kind="stable")]
 
 
+def detector_download(name: str) -> str | None:
+    """The address from which a detector's weights have yet to be downloaded; `None` where they are here."""
+    address, file, _ = _DOWNLOADS[name]
+    return None if Path(torch.hub.get_dir(), "checkpoints", file).is_file() else address
+
+
+def _announce_download(name: str) -> None:
+    """
+    Says what face-alignment is about to download.
+
+    Raises:
+        OSError: with `HF_HUB_OFFLINE`, which face-alignment doesn't know.
+    """
+    address = detector_download(name)
+    if address is None:
+        return
+    if is_offline_mode():
+        raise OSError("HF_HUB_OFFLINE is set")
+    logger.warning(
+        f"Downloading the weights of the face detector {name} from {address}, once (licence: {_DOWNLOADS[name][2]}). "
+        f"They are kept in {Path(torch.hub.get_dir(), 'checkpoints')}."
+    )
+
+
 def _load_detector(name: str, weights: str | None, threshold: float, device: str) -> Any:
     try:
         module = importlib.import_module(f"face_alignment.detection.{name}")
@@ -114,6 +175,8 @@ def _load_detector(name: str, weights: str | None, threshold: float, device: str
     parameters = inspect.signature(module.FaceDetector.__init__).parameters
     options |= {argument: threshold for argument in _THRESHOLD_ARGUMENTS if argument in parameters}
     try:
+        if weights is None:
+            _announce_download(name)
         with _quiet_opencv():
             return module.FaceDetector(**options)
     except ImportError:
@@ -121,8 +184,8 @@ def _load_detector(name: str, weights: str | None, threshold: float, device: str
     except Exception as error:  # of torch, OpenCV and onnxruntime: they share no base class
         if weights is None:
             raise OSError(
-                f"The weights of the face detector {name} could not be downloaded; pass the path of a copy as "
-                f"`face_detector_weights`. ({error})"
+                f"The weights of the face detector {name} could not be downloaded: {error}. Fetch them where there is "
+                f"a network, and pass the file's path as `face_detector_weights`:\n  {_DOWNLOADS[name][0]}"
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{weights} does not hold the weights of the face detector {name}. ({reason})") from error
@@ -147,4 +210,4 @@ def _blazeface_options(weights: Path) -> dict[str, Any]:
     return {"back_model": is_back, "path_to_anchor": str(anchors)}
 
 
-__all__ = ["FACE_DETECTORS", "FaceDetector"]
+__all__ = ["FACE_DETECTORS", "FaceDetector", "detector_download"]

@@ -2,11 +2,9 @@
 
 import io
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -15,6 +13,8 @@ from transformers.image_utils import ChannelDimension, infer_channel_dimension_f
 from transformers.utils import is_av_available, is_decord_available, logging
 from transformers.video_utils import VideoMetadata, load_video
 
+from .file_names_s2d import IMAGE_SUFFIXES, is_url, natural_order
+
 try:
     import av
 except ImportError:
@@ -22,12 +22,6 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# of the many containers that FFmpeg reads, those in which videos are found in practice
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
-)
 VIDEO_BACKENDS = ("decord", "pyav")
 
 
@@ -89,17 +83,6 @@ def list_frame_files(folder: str | Path) -> list[Path]:
     if not files:
         raise ValueError(f"The folder {folder} holds no frames: no files ending in {', '.join(IMAGE_SUFFIXES)}.")
     return sorted(files, key=lambda path: natural_order(path.name))
-
-
-def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """A sort key that reads the numbers in a name as numbers: `clip2` before `clip10`."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-
-def is_url(source: str) -> bool:
-    """Whether `source` is an http(s) address."""
-    return urlparse(source).scheme in ("http", "https")
 
 
 def read_image(source: str | Path | bytes) -> Image.Image:
@@ -411,7 +394,6 @@ def _shorten(text: str) -> str:
 __all__ = [
     "display_matrix",
     "list_frame_files",
-    "natural_order",
     "read_image",
     "read_video",
     "sample_frame_indices",

@@ -1,6 +1,9 @@
 """The expressions of the benchmarks, in the order in which their models are trained."""
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 LABELS: dict[str, tuple[str, ...]] = {
     "DFEW": ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),
@@ -17,6 +20,17 @@ LABELS: dict[str, tuple[str, ...]] = {
     # the columns of its votes
     "FERPlus": ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
 }  # fmt: skip
+
+
+# how names of files mention them, in lower case
+_MENTIONS = {
+    "DFEW": r"dfew",
+    "FERV39k": r"ferv[-_ ]?39",
+    "MAFW": r"mafw",
+    "AffectNet": r"affect[-_ ]?net(?:[-_ ]?([78])(?![0-9]))?",
+    "RAF-DB": r"raf[-_ ]?db",
+    "FERPlus": r"fer[-_ ]?(?:plus|\+)",
+}
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:
@@ -36,3 +50,38 @@ def find_labels(dataset: str) -> tuple[str, ...]:
     if name is None:
         raise ValueError(f"Unknown data set {dataset!r}; the labels of {', '.join(LABELS)} are known.")
     return LABELS[name]
+
+
+def dataset_in_name(name: str | Path, num_classes: int) -> str | None:
+    """
+    The benchmark whose name stands in a checkpoint's, if that is unmistakable.
+
+    Three of them have 7 classes, each in an order of its own, so nothing is guessed: there must be just one, and its
+    number of classes that of the checkpoint.
+
+    Args:
+        name (`str` or `Path`): A file, whose own name counts, or an address, of which the path within the repository
+            counts as well.
+        num_classes (`int`): Of the checkpoint's classifier.
+
+    Returns:
+        `str`: a key of [`LABELS`], or `None`.
+
+    Example:
+    ```python
+    >>> dataset_in_name("ckpts/pretrain-AffectNet-7.pth", 7), dataset_in_name("DFEW_from_AffectNet-7.pth", 7)
+    ('AffectNet-7', None)
+    ```
+    """
+    name = str(name)
+    where = urlsplit(name).path.split("/", 2)[-1] if "://" in name else Path(name).name
+    found = {dataset: list(re.finditer(pattern, where.lower())) for dataset, pattern in _MENTIONS.items()}
+    said = [dataset for dataset, mentions in found.items() if mentions]
+    if len(said) != 1:
+        return None
+    dataset = said[0]
+    if dataset == "AffectNet":
+        # without a number, the classes say which of the two it is
+        numbers = {mention.group(1) for mention in found[dataset]} - {None} or {str(num_classes)}
+        dataset = f"AffectNet-{numbers.pop()}" if len(numbers) == 1 else ""
+    return dataset if len(LABELS.get(dataset, ())) == num_classes else None

@@ -18,7 +18,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
+from . import auto_classes  # noqa: F401
 from .configuration_s2d import S2DConfig
+from .model_sources import find_model
 from .modeling_s2d import CLASSIFIERS, S2DForImageClassification, S2DForVideoClassification
 from .output_folder import check_output_folder
 
@@ -150,8 +152,8 @@ def export_onnx(
     there may be larger than the one reported.
 
     Args:
-        model (`str`, `Path` or `nn.Module`): A model's folder or its name on the Hub; or an
-            [`S2DForVideoClassification`] or [`S2DForImageClassification`] in float32 on the CPU.
+        model (`str`, `Path` or `nn.Module`): A model's folder, its name on the Hub, or an authors' checkpoint; see
+            [`find_model`]. Or an [`S2DForVideoClassification`] or [`S2DForImageClassification`] in float32 on the CPU.
         output (`str` or `Path`): The folder to write.
         int8 (`bool`): Write the file with int8 weights too.
         opset (`int`): The version of ONNX's operators.
@@ -238,10 +240,11 @@ class _Logits(nn.Module):
 
 
 def _load(name: str | Path) -> S2DForVideoClassification | S2DForImageClassification:
-    architectures = AutoConfig.from_pretrained(name).architectures or ["nothing named in its config.json"]
+    folder = find_model(name)
+    architectures = AutoConfig.from_pretrained(folder).architectures or ["nothing named in its config.json"]
     if architectures[0] not in CLASSIFIERS:
         raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and {name} is {architectures[0]}.")
-    return CLASSIFIERS[architectures[0]].from_pretrained(name, dtype=torch.float32)
+    return CLASSIFIERS[architectures[0]].from_pretrained(folder, dtype=torch.float32)
 
 
 def _write(model: nn.Module, file: Path, opset: int) -> None:

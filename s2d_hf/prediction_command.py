@@ -1,58 +1,22 @@
-"""`s2d-hf predict`: videos, folders of them or a camera to JSON lines, tables, plots and annotated videos."""
+"""`s2d-hf predict`: videos, folders of them or a camera to tables, JSON lines, plots and annotated videos."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from .frames_s2d import VIDEO_SUFFIXES, is_url, natural_order
+from .file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
+from .model_options import add_model_arguments, chosen_model, model_settings
+from .prediction_printing import JsonLines, Tables, count_of
 
 # Exit codes, beside 0 (every video was analysed, and a face was found) and argparse's 2.
 FAILED, NO_FACE = 1, 3
-MODEL_VARIABLE = "S2D_HF_MODEL"
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of everything that finds faces: model, detector, device and windows."""
-    parser.add_argument(
-        "--model",
-        default=os.environ.get(MODEL_VARIABLE),
-        metavar="NAME",
-        help=f"the model's folder or its name on the Hub (default: the environment's {MODEL_VARIABLE})",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the model (default: float32)")
-    parser.add_argument("--face-detector", metavar="NAME", help="retinaface (default), yunet, sfd, blazeface or scrfd")
-    parser.add_argument(
-        "--face-detector-weights", metavar="FILE", help="the detector's weights (default: downloaded once)"
-    )
-    parser.add_argument("--fps", type=float, default=8.0, help="frames a second that are looked at (default: 8)")
-    parser.add_argument(
-        "--window-stride", type=int, default=8, metavar="N", help="frames from window to window (default: 8)"
-    )
-    parser.add_argument(
-        "--detect-every", type=int, default=2, metavar="N", help="look for faces in every N-th frame (default: 2)"
-    )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="windows at a time (default: 8 on a GPU, else 1)")
-
-
-def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """
-    What [`S2DTimeline.from_pretrained`] takes beside the model, of the parsed options.
-
-    Raises:
-        ValueError: if no model is named.
-    """
-    if not arguments.model:
-        raise ValueError(f"name a model: --model FOLDER_OR_NAME, or set {MODEL_VARIABLE} in the environment.")
-    names = (
-        "device", "dtype", "face_detector", "face_detector_weights", "fps", "window_stride", "detect_every",
-        "batch_size",
-    )  # fmt: skip
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+# Of files that a folder holds beside its videos, so many are named.
+_MAX_NAMES = 5
 
 
 def add_predict_parser(commands: argparse._SubParsersAction) -> None:
@@ -61,12 +25,13 @@ def add_predict_parser(commands: argparse._SubParsersAction) -> None:
         "predict",
         help="faces and expressions over time in your own videos",
         description=(
-            "Find the faces of a video, follow them, and print their expressions over time as JSON lines: one with "
-            '"event": "scores" for each window of each face as soon as it is known, and one with "event": "video" for '
-            'each video at its end (or "event": "error"). '
-            f"Exit code: 0 if a face was found, {NO_FACE} if there is none in any video, {FAILED} after an error."
+            "Find the faces of a video, follow them, and print their expressions over time: in a terminal as a table "
+            'for each face, into a pipe or file as JSON lines, one with "event": "scores" for each window of each '
+            'face as soon as it is known, and one with "event": "video" for each video at its end (or "event": '
+            f'"error"). Exit code: 0 if a face was found, {NO_FACE} if there is none in any video, {FAILED} after an '
+            "error."
         ),
-        epilog="example: s2d-hf predict meeting.mp4 --model dfew-set1 --plot meeting.png --annotate annotated.mp4",
+        epilog="example: s2d-hf predict meeting.mp4 --plot meeting.png --annotate annotated.mp4",
     )
     parser.add_argument(
         "source", metavar="VIDEO|FOLDER|CAMERA", help="a file or URL, a folder of videos, or a camera: 0, 1, ..."
@@ -77,29 +42,47 @@ def add_predict_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--plot", metavar="FILE", help="draw the scores over time (.png, .pdf or .svg)")
     parser.add_argument("--annotate", metavar="FILE", help="write the video with boxes, labels and bars (.mp4)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--json", action="store_true", help="JSON lines in a terminal, too")
+    parser.add_argument("--quiet", action="store_true", help="nothing but the results and errors")
     parser.add_argument("--timings", action="store_true", help="print where the time went to stderr")
     parser.set_defaults(run=_predict)
 
 
-def find_videos(source: str) -> list[str | int]:
+def find_videos(source: str) -> tuple[list[str | int], dict[str, str]]:
     """
     The videos that `source` names: a file, an address, the number of a camera, or those of a folder, in natural order.
+
+    Returns:
+        the videos; and the names of what else the folder holds, each with the reason why it is passed over.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
         ValueError: if a folder holds no videos.
     """
     if source.isdecimal() and not os.path.exists(source):
-        return [int(source)]
-    if not os.path.isdir(source):
-        if not is_url(source) and not os.path.exists(source):
+        return [int(source)], {}
+    if is_url(source):
+        return [source], {}
+    path = os.path.expanduser(source)
+    if not os.path.isdir(path):
+        if not os.path.exists(path):
             raise FileNotFoundError(f"There is no video or folder {source}.")
-        return [source]
-    files = [path for path in Path(source).iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
-    if not files:
-        raise ValueError(f"The folder {source} holds no videos: no files ending in {', '.join(VIDEO_SUFFIXES)}.")
-    return [str(path) for path in sorted(files, key=lambda path: natural_order(path.name))]
+        return [path], {}
+    videos, passed_over = [], {}
+    for entry in sorted(Path(path).iterdir(), key=lambda entry: natural_order(entry.name)):
+        if entry.name.startswith("."):
+            passed_over[entry.name] = "hidden"
+        elif entry.is_dir():
+            passed_over[entry.name] = "a folder"
+        elif entry.suffix.lower() not in VIDEO_SUFFIXES:
+            passed_over[entry.name] = "no video by its name"
+        else:
+            videos.append(str(entry))
+    if not videos:
+        raise ValueError(
+            f"The folder {source} holds no videos: no files ending in {', '.join(VIDEO_SUFFIXES)} that aren't hidden."
+        )
+    return videos, passed_over
 
 
 def output_path(requested: str, video: str | int, among: int) -> Path:
@@ -107,7 +90,7 @@ def output_path(requested: str, video: str | int, among: int) -> Path:
     Where something of a video is written: the requested file, or, of one among several videos, `name-video.suffix`
     beside it, so that none overwrites another.
     """
-    path = Path(requested)
+    path = Path(requested).expanduser()
     return path if among == 1 else path.with_name(f"{path.stem}-{Path(str(video)).name}{path.suffix}")
 
 
@@ -118,98 +101,162 @@ def _check_outputs(arguments: argparse.Namespace, videos: list[str | int]) -> No
         requested = getattr(arguments, name)
         if requested is None:
             continue
-        path = Path(requested)
+        path = Path(requested).expanduser()
         if path.suffix.lower() not in suffixes:
-            raise ValueError(f"--{name} {path} must end in {' or '.join(suffixes)}.")
+            raise ValueError(f"--{name} {requested} must end in {' or '.join(suffixes)}.")
         if not path.resolve().parent.is_dir():
-            raise FileNotFoundError(f"--{name} {path}: there is no folder {path.resolve().parent}.")
+            raise FileNotFoundError(f"--{name} {requested}: there is no folder {path.resolve().parent}.")
         for video in videos:
             target = output_path(requested, video, len(videos)).resolve()
             if isinstance(video, str) and target == Path(video).resolve():
-                raise ValueError(f"--{name} {path} would overwrite the video itself.")
+                raise ValueError(f"--{name} {requested} would overwrite the video itself.")
     if arguments.annotate is not None and any(isinstance(video, int) for video in videos):
         raise ValueError("--annotate needs a video file: a camera's frames are not kept.")
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    settings = model_settings(arguments)
-    videos = find_videos(arguments.source)
+    settings, model = model_settings(arguments), chosen_model(arguments)
+    videos, passed_over = find_videos(arguments.source)
     _check_outputs(arguments, videos)
-    from .timeline import S2DTimeline
+    run = _Run(arguments, videos)
+    if passed_over and not arguments.quiet:
+        print(f"s2d-hf: {_describe_passed_over(arguments.source, passed_over)}", file=sys.stderr)
+    with run.quietly():
+        from .model_sources import DEFAULT_MODEL
+        from .timeline import S2DTimeline
 
-    analyse = S2DTimeline.from_pretrained(arguments.model, **settings)
-    num_faces = num_failed = 0
-    for video in videos:
-        try:
-            num_faces += _predict_one(analyse, video, arguments, len(videos))
-        except (OSError, ValueError) as error:
-            num_failed += 1
-            _print_line({"event": "error", "video": _name(video), "error": str(error)}, sys.stdout)
-            print(f"s2d-hf: error: {error}", file=sys.stderr)
-    if num_failed:
+        analyse = S2DTimeline.from_pretrained(model or DEFAULT_MODEL, **settings)
+    try:
+        for video in videos:
+            run.predict(analyse, video)
+    except _NobodyReads:
+        return 0
+    run.combine()
+    if run.num_failed:
+        if len(videos) > 1:
+            print(f"s2d-hf: {count_of(run.num_failed, 'video')} of {len(videos)} failed.", file=sys.stderr)
         return FAILED
-    if num_faces == 0:
+    if run.num_faces == 0:
         print(f"s2d-hf: no face was found in {arguments.source}.", file=sys.stderr)
         return NO_FACE
     return 0
 
 
-def _predict_one(analyse: Callable, video: str | int, arguments: argparse.Namespace, among: int) -> int:
-    """Analyses a video and writes what was asked for; the number of its faces."""
-
-    def print_window(window: Any) -> None:
-        scores = dict(zip(analyse.labels, _rounded(window.scores), strict=True))
-        line = {
-            "event": "scores",
-            "video": _name(video),
-            "track": window.track,
-            "start": round(window.start, 3),
-            "end": round(window.end, 3),
-            "label": max(scores, key=scores.get),
-            "scores": scores,
-        }
-        _print_line(line, sys.stdout)
-
-    timeline = analyse(video, progress=not arguments.quiet, on_window=print_window)
-    if arguments.timings:
-        total = analyse.timings["total"]
-        shares = ", ".join(
-            f"{name} {seconds / total:.0%}" for name, seconds in analyse.timings.items() if name != "total"
-        )
-        print(f"{_name(video)}: {total:.1f} s for {timeline.duration:.1f} s of video: {shares}", file=sys.stderr)
-    if arguments.timeline is not None:
-        path = output_path(arguments.timeline, video, among)
-        (timeline.to_csv if path.suffix.lower() == ".csv" else timeline.to_json)(path)
-    if arguments.plot is not None:
-        timeline.plot(output_path(arguments.plot, video, among))
-    if arguments.annotate is not None:
-        timeline.annotate(output_path(arguments.annotate, video, among), progress=not arguments.quiet)
-    tracks = [
-        {
-            "track": face.track,
-            "start": round(face.start, 3),
-            "end": round(face.end, 3),
-            "scores": dict(zip(analyse.labels, _rounded(face.mean_scores), strict=True)),
-            "segments": [
-                {"label": part.label, "start": round(part.start, 3), "end": round(part.end, 3),
-                 "score": round(part.score, 4)}
-                for part in face.segments
-            ],
-        }
-        for face in timeline.tracks
-    ]  # fmt: skip
-    line = {"event": "video", "video": _name(video), "duration": round(timeline.duration, 3), "tracks": tracks}
-    _print_line(line | {"cuts": _rounded(timeline.cuts, 3)}, sys.stdout)
-    return len(timeline.tracks)
+def _describe_passed_over(folder: str, passed_over: dict[str, str]) -> str:
+    names = [f"{name} ({reason})" for name, reason in passed_over.items()]
+    left = len(names) - _MAX_NAMES
+    listed = ", ".join(names[:_MAX_NAMES]) + (f" and {left} more" if left > 0 else "")
+    return f"passed over in {folder}: {listed}."
 
 
-def _name(video: str | int) -> str:
-    return f"camera {video}" if isinstance(video, int) else video
+class _NobodyReads(Exception):
+    """Whoever read the results has closed the pipe, as `head` does, and no files are to be written."""
 
 
-def _rounded(values: Any, digits: int = 4) -> list[float]:
-    return [round(float(value), digits) for value in values]
+class _Run:
+    """The videos of one command: what is printed and written of them, and what became of them."""
+
+    def __init__(self, arguments: argparse.Namespace, videos: list[str | int]):
+        self.arguments = arguments
+        self.videos = videos
+        is_read_by_people = sys.stdout.isatty() and not arguments.json
+        self.printer = Tables(is_live=isinstance(videos[0], int)) if is_read_by_people else JsonLines()
+        self.writes_files = any((arguments.timeline, arguments.plot, arguments.annotate))
+        self.is_read = True
+        self.num_faces = self.num_failed = 0
+        self.analysed: list[str | int] = []
+
+    @contextlib.contextmanager
+    def quietly(self) -> Iterator[None]:
+        """With --quiet, without what libraries and this one print beside the results."""
+        if not self.arguments.quiet:
+            yield
+            return
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+            yield
+
+    def predict(self, analyse: Callable, video: str | int) -> None:
+        name = f"camera {video}" if isinstance(video, int) else video
+        try:
+            with self.quietly():
+                timeline = analyse(
+                    video,
+                    progress=not self.arguments.quiet,
+                    on_window=lambda window: self._print("window", name, analyse.labels, window),
+                )
+                written = self._write(timeline, video)
+        except (OSError, ValueError) as error:
+            self.num_failed += 1
+            self._print("error", name, error)
+            print(f"s2d-hf: error: {error}", file=sys.stderr)
+            return
+        self.num_faces += len(timeline.tracks)
+        self.analysed.append(video)
+        self._print("video", name, timeline)
+        if self.arguments.timings:
+            self._print_timings(analyse.timings, name, timeline.duration)
+        self._name_files(written)
+
+    def combine(self) -> None:
+        """Of several videos, one table of all beside the single ones."""
+        if self.arguments.timeline is None or len(self.videos) == 1:
+            return
+        path = Path(self.arguments.timeline).expanduser()
+        parts = [output_path(self.arguments.timeline, video, len(self.videos)) for video in self.analysed]
+        # one after the other, as a folder's tables may be large
+        with open(path, "w", encoding="utf-8", newline="") as combined:
+            if path.suffix.lower() == ".csv":
+                for number, part in enumerate(parts):
+                    with open(part, encoding="utf-8", newline="") as table:
+                        header = table.readline()
+                        combined.write(header * (number == 0))
+                        combined.writelines(table)
+            else:
+                for number, part in enumerate(parts):
+                    combined.write("[" if number == 0 else ",\n")
+                    combined.write(part.read_text(encoding="utf-8"))
+                combined.write("]" if parts else json.dumps([]))
+        self._name_files([path])
+
+    def _write(self, timeline: Any, video: str | int) -> list[Path]:
+        """Writes what was asked for; the files."""
+        arguments, written = self.arguments, []
+        for name in ("timeline", "plot", "annotate"):
+            requested = getattr(arguments, name)
+            if requested is None:
+                continue
+            path = output_path(requested, video, len(self.videos))
+            if name == "plot":
+                timeline.plot(path)
+            elif name == "annotate":
+                timeline.annotate(path, progress=not arguments.quiet)
+            elif path.suffix.lower() == ".csv":
+                timeline.to_csv(path)
+            else:
+                timeline.to_json(path)
+            written.append(path)
+        return written
+
+    def _print(self, event: str, *details: Any) -> None:
+        if not self.is_read:
+            return
+        try:
+            getattr(self.printer, event)(*details)
+        except BrokenPipeError:
+            self.is_read = False
+            # so that Python doesn't try once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not self.writes_files:
+                raise _NobodyReads from None
+
+    def _name_files(self, written: list[Path]) -> None:
+        if written and not self.arguments.quiet:
+            print(f"s2d-hf: wrote {', '.join(map(str, written))}.", file=sys.stderr)
+
+    def _print_timings(self, timings: dict[str, float], name: str, duration: float) -> None:
+        total = timings["total"]
+        shares = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in timings.items() if stage != "total")
+        print(f"{name}: {total:.1f} s for {duration:.1f} s of video: {shares}", file=sys.stderr)
 
 
-def _print_line(line: dict[str, Any], stream: TextIO) -> None:
-    print(json.dumps(line, ensure_ascii=False), file=stream, flush=True)
+__all__ = ["FAILED", "NO_FACE", "add_predict_parser", "find_videos", "output_path"]

@@ -18,7 +18,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from .face_cropping_s2d import FaceCropperMixin, FaceProcessorKwargs
-from .frames_s2d import IMAGE_SUFFIXES, read_image, read_video, sample_frame_indices, scale_to_eight_bit, to_rgb
+from .file_names_s2d import IMAGE_SUFFIXES
+from .frames_s2d import read_image, read_video, sample_frame_indices, scale_to_eight_bit, to_rgb
 from .landmark_processing_s2d import LandmarkProcessorMixin
 
 

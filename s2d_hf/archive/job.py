@@ -43,7 +43,8 @@ def analyse_archive(
     Args:
         source (`str`, `Path` or `datasets.Dataset`): A folder, a table of paths or a dataset; see [`list_videos`].
         output (`str` or `Path`): The folder to write, or to go on with.
-        model (`str` or `Path`): A video model: a folder, or a name on the Hub.
+        model (`str` or `Path`): What `S2DTimeline.from_pretrained` takes: a folder, a name on the Hub, or an authors'
+            checkpoint.
         ray (`bool`): Run on Ray, and not on this process and those that `accelerate launch` has started beside it.
         num_actors (`int`, *optional*), ray_address (`str`, *optional*): With `ray`; see [`run_ray`].
         path_column (`str`, *optional*), split (`str`, *optional*): See [`list_videos`].
@@ -67,9 +68,10 @@ def analyse_archive(
     from ..timeline.analysis import S2DTimeline
 
     # other machines' processes run in other folders
-    model = str(Path(model).absolute()) if os.path.isdir(model) else str(model)
-    if settings.get("face_detector_weights") is not None:
-        settings["face_detector_weights"] = str(Path(settings["face_detector_weights"]).absolute())
+    model = _absolute(model)
+    for name in ("face_detector_weights", "landmark_weights"):
+        if settings.get(name) is not None:
+            settings[name] = _absolute(settings[name])
     recorded = {
         "source": _describe_source(source),
         "path_column": path_column,
@@ -117,10 +119,16 @@ def _own_device() -> str | None:
     return str(state.device) if state.num_processes > 1 else None
 
 
+def _absolute(source: str | os.PathLike) -> str:
+    """A path as it is named from every folder; a name or an address as it is."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else str(source)
+
+
 def _describe_source(source: Any) -> str:
     if not isinstance(source, (str, os.PathLike)):
         return f"datasets.Dataset {source.info.dataset_name} [{source.split}]"
-    return str(Path(source).absolute()) if os.path.exists(source) else str(source)
+    return _absolute(source)
 
 
 __all__ = ["analyse_archive"]

@@ -32,7 +32,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..frames_s2d import natural_order
+from ..file_names_s2d import natural_order
 from ..timeline.results import TABLE_FIELDS, VideoTimeline
 from .sources import ArchiveItem
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..data.sources import HubItem, stored_file
-from ..frames_s2d import VIDEO_SUFFIXES, is_url, natural_order
+from ..file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
 
 if TYPE_CHECKING:
     import datasets

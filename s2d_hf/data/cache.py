@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers.utils import is_decord_available
 
-from ..frames_s2d import is_url, list_frame_files
+from ..file_names_s2d import is_url
+from ..frames_s2d import list_frame_files
 from ..landmark_encoders_s2d import LandmarkEncoder
 from .dataset import ClipCollator, ClipDataset
 from .sources import HubItem, Sample

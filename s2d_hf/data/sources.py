@@ -18,17 +18,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from ..frames_s2d import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    is_url,
-    natural_order,
-    read_image,
-    read_video,
-    sample_frame_indices,
-    scale_to_eight_bit,
-    to_rgb,
-)
+from ..file_names_s2d import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, natural_order
+from ..frames_s2d import read_image, read_video, sample_frame_indices, scale_to_eight_bit, to_rgb
 
 if TYPE_CHECKING:
     import datasets

@@ -4,7 +4,7 @@ import os
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,12 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
+from .. import auto_classes  # noqa: F401
+from ..errors import NotDownloadedError
 from ..face_cropping_s2d import crop_square
+from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
+from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
 from ..video_processing_s2d import S2DVideoProcessor
 from .results import FaceTimeline, VideoTimeline, find_segments
@@ -62,7 +66,8 @@ class S2DTimeline:
         model ([`S2DForVideoClassification`]): A video model, or an image model, which it averages over the frames.
         processor ([`S2DVideoProcessor`]): The model's; its face detector, margin and alignment are used.
         fps (`float`): Frames a second that are looked at. At 8, the model's 16 frames cover two seconds.
-        window_stride (`int`): Frames from the start of one window to that of the next.
+        window_stride (`int`, *optional*): Frames from the start of one window to that of the next; by default half of
+            the model's, so that each frame is in two windows.
         batch_size (`int`, *optional*): Windows that go through the model at a time, over all tracks; by default 8 on a
             GPU and 1 elsewhere. A camera's windows don't wait for each other.
         detect_every (`int`): Frames from one detection to the next.
@@ -89,7 +94,7 @@ class S2DTimeline:
         model: S2DForVideoClassification,
         processor: S2DVideoProcessor,
         fps: float = 8.0,
-        window_stride: int = 8,
+        window_stride: int | None = None,
         batch_size: int | None = None,
         detect_every: int = 2,
         max_gap: float = 1.0,
@@ -97,7 +102,7 @@ class S2DTimeline:
         switch_cost: float = 1.0,
     ):
         for name, value in (("fps", fps), ("window_stride", window_stride), ("detect_every", detect_every)):
-            if value <= 0:
+            if value is not None and value <= 0:
                 raise ValueError(f"`{name}` must be positive, got {value}.")
         for name, value in (("max_gap", max_gap), ("min_duration", min_duration), ("switch_cost", switch_cost)):
             if value < 0:
@@ -110,7 +115,7 @@ class S2DTimeline:
         self.model = model.eval()
         self.processor = processor
         self.fps = fps
-        self.window_stride = window_stride
+        self.window_stride = window_stride or max(1, model.config.num_frames // 2)
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 8)
         self.detect_every = detect_every
         self.max_gap = max_gap
@@ -122,38 +127,71 @@ class S2DTimeline:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | os.PathLike,
+        model: str | os.PathLike = DEFAULT_MODEL,
         face_detector: str | None = None,
         face_detector_weights: str | os.PathLike | None = None,
         face_margin: float | None = None,
         do_align_faces: bool | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        dataset: str | None = None,
+        labels: Sequence[str] | None = None,
+        landmark_weights: str | os.PathLike | None = None,
+        num_attention_heads: int | None = None,
         hub_arguments: dict[str, Any] | None = None,
         **settings,
     ) -> "S2DTimeline":
         """
-        Loads a model with its processor.
+        Loads a model with its processor, and the face detector.
 
         Args:
-            model (`str` or `os.PathLike`): A model's folder or name on the Hub.
+            model (`str` or `os.PathLike`): A model's folder, a name on the Hub, or an authors' checkpoint: a file or
+                `hf://OWNER/REPOSITORY[@REVISION]/FILE`. By default the authors' image model, averaged over the
+                frames.
             face_detector (`str`, *optional*): See [`FaceDetector`]; the processor's own by default.
             face_detector_weights (`str` or `os.PathLike`, *optional*): Path of its weights; downloaded if not given.
             face_margin (`float`, *optional*), do_align_faces (`bool`, *optional*): See [`S2DVideoProcessor`].
             device (`str` or `torch.device`, *optional*): By default a GPU if there is one.
             dtype (`str` or `torch.dtype`, *optional*): Of the model's weights, such as `"bfloat16"`.
+            dataset (`str`, *optional*), labels (`Sequence[str]`, *optional*), landmark_weights (`str` or
+                `os.PathLike`, *optional*), num_attention_heads (`int`, *optional*): Of an authors' checkpoint; see
+                [`find_model`].
             hub_arguments (`dict`, *optional*): `revision`, `token` and so on.
             settings: Arguments of the constructor.
+
+        Raises:
+            FileNotFoundError, OSError, ValueError: see [`find_model`] and [`FaceDetector`].
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         hub_arguments = hub_arguments or {}
+        try:
+            folder = find_model(
+                model,
+                dataset=dataset,
+                labels=labels,
+                landmark_weights=landmark_weights,
+                num_attention_heads=num_attention_heads,
+                revision=hub_arguments.get("revision"),
+                token=hub_arguments.get("token"),
+            )
+        except NotDownloadedError as error:
+            # whoever fetches the model will need the detector as well
+            address = None if face_detector_weights else detector_download(face_detector or FACE_DETECTORS[0])
+            more = {} if address is None else {"face_detector_weights": address}
+            raise NotDownloadedError(error.what, error.reason, error.files | more) from error
+        if folder != os.path.expanduser(model):
+            hub_arguments = {}  # they were for the checkpoint
         chosen = {"face_margin": face_margin, "do_align_faces": do_align_faces, "face_detector": face_detector}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         processor = AutoVideoProcessor.from_pretrained(
-            model, face_detector_weights=face_detector_weights, **chosen, **hub_arguments
+            folder, face_detector_weights=face_detector_weights, **chosen, **hub_arguments
         )
-        loaded = AutoModelForVideoClassification.from_pretrained(model, dtype=dtype or torch.float32, **hub_arguments)
-        return cls(loaded.to(device), processor, **settings)
+        loaded = AutoModelForVideoClassification.from_pretrained(
+            folder, dtype=dtype or torch.float32, **hub_arguments
+        ).to(device)
+        # what is wrong with it is said once, and not for each video
+        processor.get_face_detector(device)
+        return cls(loaded, processor, **settings)
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,6 @@
 """Data, landmark encoder, processors and model of a training stage, from its arguments."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,11 @@ from ..data import (
     from_table,
 )
 from ..data.benchmarks import find_benchmark
+from ..downloads import find_landmark_file, is_hub_address
+from ..file_names_s2d import is_url
 from ..image_processing_s2d import S2DImageProcessor
-from ..landmark_encoders_s2d import LandmarkEncoder
+from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, LandmarkEncoder
+from ..model_sources import find_model
 from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from ..video_processing_s2d import S2DVideoProcessor
 from .recipes import DataArguments, ModelArguments, StageArguments
@@ -189,6 +193,42 @@ def _build_augmentation(data: DataArguments, config: S2DConfig) -> ClipAugmentat
     )
 
 
+def find_start(arguments: ModelArguments, needs_labels: bool = False) -> str | None:
+    """
+    What `model_name_or_path` names, as something that `from_pretrained` loads; see [`find_model`].
+
+    Args:
+        arguments ([`ModelArguments`]): What was named, and a checkpoint's data set and landmark encoder.
+        needs_labels (`bool`): Whether the model is to predict as it is.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: see [`find_model`].
+    """
+    start = arguments.model_name_or_path
+    if start is None:
+        return None
+    is_checkpoint = is_hub_address(start) or os.path.isfile(os.path.expanduser(start))
+    options = {}
+    if is_checkpoint:
+        options = {"dataset": arguments.checkpoint_dataset, "landmark_weights": _landmark_file(arguments)}
+    try:
+        return find_model(start, **options, needs_labels=needs_labels)
+    except ValueError as error:
+        text = str(error).replace(" or the `labels` in their order", "").replace("`dataset`", "`checkpoint_dataset`")
+        raise ValueError(text) from error
+
+
+def _landmark_file(arguments: ModelArguments) -> str | None:
+    """The file or address of the landmark encoder, if one is named; a model's folder has one."""
+    source = arguments.landmark_encoder
+    if source is None:
+        return None
+    in_folder = os.path.join(os.path.expanduser(source), LANDMARK_WEIGHTS_NAME)
+    if os.path.isfile(in_folder):
+        return in_folder
+    return source if is_hub_address(source) or is_url(source) or os.path.isfile(os.path.expanduser(source)) else None
+
+
 def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
     """
     The landmark encoder that the arguments name, or else that of the model where training starts; `None` if there is
@@ -200,12 +240,13 @@ def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
     """
     source = arguments.landmark_encoder
     if source is None:
-        start = arguments.model_name_or_path
+        start = find_start(arguments)
         if start is None or AutoConfig.from_pretrained(start).model_type != S2DConfig.model_type:
             return None
         source = start
-    if Path(source).is_file():
-        return read_landmark_encoder(source)
+    source = os.path.expanduser(source)
+    if is_hub_address(source) or is_url(source) or os.path.isfile(source):
+        return read_landmark_encoder(find_landmark_file(source))
     encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
     if encoder is None and arguments.landmark_encoder is not None:
         raise ValueError(f"{source} has no landmark encoder.")
@@ -224,7 +265,7 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
             model wants landmarks and there is no encoder, or one of other features.
     """
     arguments = stage.model
-    start = arguments.model_name_or_path
+    start = find_start(arguments)
     overrides = dict(arguments.config_overrides or {})
     unknown = sorted(set(overrides) - set(S2DConfig().to_dict()))
     if unknown:
@@ -247,7 +288,10 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
         model = model_class._from_config(S2DConfig(**names, **overrides), **attention)
     elif not is_s2d:
         if is_video:
-            raise ValueError(f"{start} is no S2D model: train an image model from it first, with the static stage.")
+            raise ValueError(
+                f"{arguments.model_name_or_path} is no S2D model: train an image model from it first, with the static "
+                "stage."
+            )
         model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
     else:
         if is_video:
@@ -256,7 +300,8 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
             model = model_class.from_pretrained(start, **names, **overrides, **attention, ignore_mismatched_sizes=True)
         old_labels = label_names(start_config)
         if old_labels != tuple(labels):
-            logger.warning(f"The classifier is new: {start} was trained for {', '.join(old_labels)}.")
+            was_trained = f"{arguments.model_name_or_path} was trained for {', '.join(old_labels)}"
+            logger.warning(f"The classifier is new: {was_trained}.")
             # transformers' own initialisation passes over weights that were loaded
             nn.init.trunc_normal_(model.classifier.weight, std=model.config.initializer_range)
             nn.init.zeros_(model.classifier.bias)
@@ -315,6 +360,7 @@ __all__ = [
     "build_dataset",
     "build_model",
     "build_processors",
+    "find_start",
     "label_names",
     "load_landmark_encoder",
     "load_samples",

@@ -10,6 +10,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..data.benchmarks import BENCHMARKS, find_benchmark
+from ..labels import LABELS
 from .arguments import S2DTrainingArguments
 
 STAGES = ("static", "dynamic")
@@ -25,7 +26,15 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Where the weights start. Static stage: a ViT, ViT-MAE or S2D image model; new weights if not "
-            "given. Dynamic stage: an S2D image model, or an S2D video model to train on."
+            "given. Dynamic stage: an S2D image model, or an S2D video model to train on. A folder, a name on the "
+            "Hub, or a checkpoint of the paper's authors: a file or hf://OWNER/REPOSITORY[@REVISION]/FILE."
+        },
+    )
+    checkpoint_dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "The data set on which a checkpoint of the paper's authors was trained, for its labels, if its "
+            f"name doesn't say so: {', '.join(LABELS)}."
         },
     )
     config_overrides: dict | str | None = field(
@@ -34,8 +43,8 @@ class ModelArguments:
     landmark_encoder: str | None = field(
         default=None,
         metadata={
-            "help": "The landmark encoder: a folder or Hub name of an S2D model, or the file of the authors' "
-            "MobileFaceNet. By default that of `model_name_or_path`."
+            "help": "The landmark encoder: a folder or Hub name of an S2D model, a checkpoint of the paper's authors, "
+            "or the file or address of their MobileFaceNet. By default that of `model_name_or_path`."
         },
     )
     freeze_backbone: bool = field(

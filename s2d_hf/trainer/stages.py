@@ -22,6 +22,7 @@ from .building import (
     build_dataset,
     build_model,
     build_processors,
+    find_start,
     label_names,
     load_landmark_encoder,
     load_stage_samples,
@@ -168,7 +169,7 @@ def evaluate_stage(stage: StageArguments, recipe_name: str = "training") -> Stag
         raise ValueError("`test_data` is missing: there is nothing to evaluate on.")
     labels = samples["test"].labels
     model_class = S2DForImageClassification if stage.name == "static" else S2DForVideoClassification
-    model = model_class.from_pretrained(start)
+    model = model_class.from_pretrained(find_start(stage.model, needs_labels=True))
     own_labels = label_names(model.config)
     if own_labels != tuple(labels):
         raise ValueError(
@@ -314,7 +315,7 @@ def _predict_with_image_model(
     stage: StageArguments, processors: dict[str, Any], dataset: ClipDataset | CachedClips, labels: tuple[str, ...]
 ) -> ClassificationReport | None:
     """The image model where the video model started, on the same videos; `None` if it isn't one of these labels."""
-    model = S2DForVideoClassification.from_pretrained(stage.model.model_name_or_path)
+    model = S2DForVideoClassification.from_pretrained(find_start(stage.model))
     if model.config.temporal_adapters or label_names(model.config) != tuple(labels):
         return None
     return _predict(_build_trainer(_for_evaluation(stage), model, processors, {}), dataset, labels)

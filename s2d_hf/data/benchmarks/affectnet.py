@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...frames_s2d import natural_order
+from ...file_names_s2d import natural_order
 from ...labels import LABELS
 from ..sources import Sample
 from .layout import find_folder, index_label

@@ -1,0 +1,28 @@
+"""What names of files and addresses tell. Nothing heavy is imported here."""
+
+import re
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# of the many containers that FFmpeg reads, those in which videos are found in practice
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+)
+
+
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """A sort key that reads the numbers in a name as numbers: `clip2` before `clip10`."""
+    parts = []
+    for part in filter(None, re.split(r"([0-9]+)", name)):
+        # of any length: longer numbers are larger ones
+        digits = part.lstrip("0") if part.isdecimal() else ""
+        parts.append((0, len(digits), digits) if part.isdecimal() else (1, 0, part))
+    return parts
+
+
+def is_url(source: str) -> bool:
+    """Whether `source` is an http(s) address."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "is_url", "natural_order"]

@@ -1,0 +1,158 @@
+"""What a user names as a model (a folder, a model of the Hub, an authors' checkpoint), as something that loads."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from huggingface_hub import cached_assets_path, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from transformers.utils import logging
+
+from . import __version__
+from .conversion import convert_checkpoint
+from .downloads import (
+    CHECKPOINT_SUFFIXES,
+    LANDMARK_BLOB,
+    LIBRARY,
+    checkpoints_in,
+    fetch_checkpoint,
+    find_landmark_file,
+    is_hub_address,
+    landmark_download,
+)
+from .errors import NotDownloadedError
+from .labels import find_labels
+
+logger = logging.get_logger(__name__)
+
+# The authors' image model, which videos are given by averaging over the frames.
+DEFAULT_MODEL = "hf://cyinen/S2D/pretrain-AffectNet-7.pth"
+
+
+def find_model(
+    source: str | os.PathLike,
+    *,
+    dataset: str | None = None,
+    labels: Sequence[str] | None = None,
+    landmark_weights: str | os.PathLike | None = None,
+    num_attention_heads: int | None = None,
+    adapter_num_heads: int = 8,
+    needs_labels: bool = True,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> str:
+    """
+    The folder or the name on the Hub from which `from_pretrained` loads a model.
+
+    An authors' checkpoint is converted, once, into huggingface_hub's assets cache; its folder there is named after
+    its content and these arguments.
+
+    Args:
+        source (`str` or `os.PathLike`): A model's folder, a name on the Hub, or an authors' checkpoint: a file or
+            `hf://OWNER/REPOSITORY[@REVISION]/FILE`.
+        dataset (`str`, *optional*), labels (`Sequence[str]`, *optional*): The data set on which the checkpoint was
+            trained, or its labels in order; see [`labels_in_name`] for what holds without.
+        landmark_weights (`str` or `os.PathLike`, *optional*): The checkpoint's landmark detector; see
+            [`convert_checkpoint`].
+        num_attention_heads (`int`, *optional*), adapter_num_heads (`int`): See [`infer_config`].
+        needs_labels (`bool`): Whether the model is to predict: a checkpoint without a classifier or of unknown labels
+            is refused then.
+        revision (`str`, *optional*), token (`str` or `bool`, *optional*): For the Hub.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        OSError: if something can't be downloaded.
+        ValueError: if the source can't be read, its labels are asked for, or the arguments don't fit each other.
+    """
+    name = os.path.expanduser(source)
+    if dataset is not None and labels is not None:
+        raise ValueError("`dataset` stands for `labels`: give one or the other.")
+    if is_hub_address(name):
+        try:
+            checkpoint = fetch_checkpoint(name, revision, token)
+        except NotDownloadedError as error:
+            # whoever fetches it will need the detector as well
+            landmarks = landmark_download() if landmark_weights is None else None
+            more = {} if landmarks is None else {"landmark_weights": landmarks}
+            raise NotDownloadedError(error.what, error.reason, error.files | more) from error
+    elif os.path.isfile(name):
+        checkpoint = Path(name)
+    else:
+        given = {
+            "dataset": dataset,
+            "labels": labels,
+            "landmark_weights": landmark_weights,
+            "num_attention_heads": num_attention_heads,
+        }
+        for argument in (argument for argument, value in given.items() if value is not None):
+            raise ValueError(f"`{argument}` is for a checkpoint of the paper's authors, and {name} is none.")
+        _check_model(name, revision, token)
+        return name
+    arguments = {
+        "labels": find_labels(dataset) if dataset is not None else labels and tuple(labels),
+        "num_attention_heads": num_attention_heads,
+        "adapter_num_heads": adapter_num_heads,
+        "needs_labels": needs_labels,
+        "named": name,
+    }
+    if landmark_weights is not None:
+        landmark_weights = find_landmark_file(landmark_weights)
+    return str(_converted(checkpoint, landmark_weights, arguments))
+
+
+def _check_model(name: str, revision: str | None, token: str | bool | None) -> None:
+    """Refuses what is no model, where transformers would ask the Hub for a file's name or speak of `config.json`."""
+    if os.path.isdir(name):
+        if not os.path.isfile(os.path.join(name, "config.json")):
+            raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
+        return
+    is_path = name.count("/") > 1 or os.path.isabs(name) or name.startswith(".")
+    if is_path or name.lower().endswith(CHECKPOINT_SUFFIXES):
+        raise FileNotFoundError(f"There is no model folder and no checkpoint {name}.")
+    try:
+        hf_hub_download(name, "config.json", revision=revision, token=token)
+    except LocalEntryNotFoundError:
+        return  # without a network; what is in the cache is transformers' to find
+    except EntryNotFoundError as error:
+        listed = checkpoints_in(name, revision, token)
+        raise ValueError(f"{name} on the Hub is no model of transformers. {listed}") from error
+    except (OSError, ValueError):
+        return  # transformers says what is wrong
+
+
+def _converted(checkpoint: Path, landmark_weights: Path | None, arguments: dict) -> Path:
+    """The folder of a checkpoint in the cache, after its conversion if need be."""
+    identity = [
+        __version__,
+        _digest(checkpoint),
+        LANDMARK_BLOB if landmark_weights is None else _digest(landmark_weights),
+        # labels may come from the name
+        *(repr(arguments[name]) for name in ("labels", "num_attention_heads", "adapter_num_heads", "needs_labels")),
+        checkpoint.name,
+    ]
+    key = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()
+    cache = cached_assets_path(LIBRARY, namespace="converted")
+    folder = cache / key[:32]
+    with FileLock(cache / f"{key[:32]}.lock"):
+        if not folder.is_dir():
+            logger.warning(f"Converting {arguments['named']}, once; the model is kept in {folder}.")
+            unfinished = cache / f"{key[:32]}.unfinished"
+            report = convert_checkpoint(checkpoint, unfinished, landmark_weights, overwrite=True, **arguments)
+            unfinished.rename(folder)
+            for note in report.notes:
+                logger.warning(f"{arguments['named']}: {note}")
+    return folder
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+__all__ = ["DEFAULT_MODEL", "find_model"]
