@@ -1,13 +1,18 @@
 """Small models, real faces and real videos for the tests."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# what is converted here is nobody else's
+os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="s2d-hf-tests-")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as threads there would be
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -30,6 +35,8 @@ from s2d_hf.conversion import convert_checkpoint
 from .hub_server import HubServer
 from .small_models import TINY, random_inputs, randomise
 from .videos import write_video
+
+atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")

@@ -21,7 +21,8 @@ from .videos import write_video
 LABELS = ("happy", "sad", "neutral", "<u>awe</u>")
 FIRST_SCORES = np.array([[0.7, 0.1, 0.15, 0.05], [0.5, 0.1, 0.35, 0.05], [0.2, 0.05, 0.7, 0.05], [0, 0.05, 0.85, 0.1]])
 SECOND_SCORES = np.array([[0.02, 0.8, 0.08, 0.1], [0.02, 0.6, 0.08, 0.3]])
-PLOT_SIZE = (600, 240)
+PLOT_SIZE = (1950, 720)
+MODEL_NAME = "someone/<b>small</b>&amp;${1 + 1}"
 SLOW_SECONDS = 30.0
 
 
@@ -117,4 +118,4 @@ def log_hosts(path: Path) -> None:
 
 if __name__ == "__main__":
     log_hosts(Path(sys.argv[2]))
-    serve_demo(StandInAnalyser(), port=int(sys.argv[1]))
+    serve_demo(StandInAnalyser(), port=int(sys.argv[1]), model_name=MODEL_NAME)

@@ -383,7 +383,20 @@ class Handler(BaseHTTPRequestHandler):
     def download(self, oid: str) -> None:
         if oid not in self.hub.storage:
             raise Refusal(404, f"There is no object {oid}")
+        if self.hub.breaks_left > 0 and self.command == "GET":
+            self.hub.breaks_left -= 1
+            self._break_off(self.hub.storage[oid])
+            return
         self._send_range(self.hub.storage[oid], {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})
+
+    def _break_off(self, data: bytes) -> None:
+        """Announces the whole content and sends its first half."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
+        self.wfile.flush()
+        self.close_connection = True
 
     def _send_range(self, data: bytes, headers: Mapping[str, str]) -> None:
         headers = {"Content-Type": "application/octet-stream", **headers}
@@ -545,7 +558,8 @@ class _Server(ThreadingHTTPServer):
 class HubServer:
     """
     A running Hub at `url`, and a look into it. For the client it has one user, `USER` in `ORGANISATIONS`, whose token
-    is `TOKEN`; only they write, and only under these names. Everybody reads everything.
+    is `TOKEN`; only they write, and only under these names. Everybody reads everything. The next `breaks_left`
+    downloads of large files break off in their middle.
     """
 
     def __init__(self) -> None:
@@ -553,6 +567,7 @@ class HubServer:
         self.storage: dict[str, bytes] = {}
         self.announced: dict[str, int] = {}
         self.requests: list[str] = []
+        self.breaks_left = 0
         self.lock = threading.RLock()
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.hub = self

@@ -10,27 +10,46 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
+import av
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import skimage.data
 
+from s2d_hf.colors import label_colours
 from s2d_hf.demo import build_demo, launch_demo, serve_demo
-from s2d_hf.timeline import VideoTimeline
+from s2d_hf.demo.example import write_example
+from s2d_hf.demo.launch import public_name
+from s2d_hf.face_tracking_s2d import is_cut_between
+from s2d_hf.timeline import S2DTimeline, VideoTimeline
 
+from .face_videos import FACE_CENTER, FACE_SIDE
 from .videos import write_video
 
 pytest.importorskip("gradio", reason="needs the demo extra")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright to drive a browser")
 
-from .demo_server import FIRST_SCORES, LABELS, PLOT_SIZE, SECOND_SCORES, StandInAnalyser, read_frames  # noqa: E402
+from .demo_server import (  # noqa: E402
+    FIRST_SCORES,
+    LABELS,
+    MODEL_NAME,
+    PLOT_SIZE,
+    SECOND_SCORES,
+    StandInAnalyser,
+    read_frames,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FPS = 25
 NUM_FRAMES = 50
 START_SECONDS = 120
+PHONE_WIDTH = 390
 # Playwright's default of half a minute is for pages that hang; a busy machine is slow.
 TIMEOUT = 60_000
 
@@ -86,7 +105,18 @@ def browser() -> "Iterator[sync_api.Browser]":
 
 @pytest.fixture
 def page(server, browser) -> "Iterator[sync_api.Page]":
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield from open_page(server, browser, viewport={"width": 1280, "height": 900})
+
+
+@pytest.fixture
+def phone(server, browser) -> "Iterator[sync_api.Page]":
+    yield from open_page(
+        server, browser, viewport={"width": PHONE_WIDTH, "height": 844}, has_touch=True, is_mobile=True
+    )
+
+
+def open_page(server: Server, browser: "sync_api.Browser", **options: Any) -> "Iterator[sync_api.Page]":
+    context = browser.new_context(**options)
     context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     page.requested = []
@@ -133,6 +163,19 @@ def check_it_plays(page: "sync_api.Page") -> dict[str, float]:
     return {name: page.evaluate(f"document.querySelector('#s2d-annotated video').{name}") for name in names}
 
 
+def swipe(page: "sync_api.Page", start: tuple[float, float], by: tuple[float, float]) -> None:
+    """Moves a finger over the screen as a touch screen reports it, and waits until nothing moves any more."""
+    browser = page.context.new_cdp_session(page)
+    steps = 10
+    for step in range(steps + 1):
+        point = {"x": start[0] + by[0] * step / steps, "y": start[1] + by[1] * step / steps}
+        kind = "touchMove" if step else "touchStart"
+        browser.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+        page.wait_for_timeout(20)
+    browser.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_timeout(800)
+
+
 def download(page: "sync_api.Page", ending: str, folder: Path) -> Path:
     with page.expect_download() as started:
         page.click(f"#s2d-{ending}")
@@ -166,6 +209,12 @@ def test_a_video_with_faces(page, video, tmp_path):
     first = cards.first
     first.locator("summary").click()
     assert re.sub(r"\s+", " ", first.locator("ol li").nth(2).inner_text()).strip() == "0:01.0 – 0:01.5 neutral 70%"
+
+    for swatch, row in zip(first.locator(".s2d-swatch").all(), FIRST_SCORES, strict=True):
+        colour = label_colours(LABELS)[LABELS[row.argmax()]]
+        paler = [255 - row.max() * (255 - value) for value in bytes.fromhex(colour[1:])]
+        shown = swatch.evaluate("swatch => getComputedStyle(swatch).backgroundColor")
+        assert [int(value) for value in re.findall(r"\d+", shown)] == pytest.approx(paler, abs=1)
 
     table = pd.read_csv(download(page, "csv", tmp_path))
     assert set(table["video"]) == {"holiday.mp4"} and list(table["track"]) == [1] * 4 + [2] * 2
@@ -211,7 +260,7 @@ def test_progress_queue_and_stop(page, server, video, tmp_path):
     assert not page.is_visible("#s2d-stop")
     page.click("#s2d-analyse")
     page.get_by_text(re.compile(r"Seen \d of 2 s")).wait_for()
-    assert page.is_disabled("#s2d-analyse")
+    assert page.is_disabled("#s2d-analyse") and page.is_disabled("#s2d-example")
 
     other = page.context.new_page()
     other.goto(server.address)
@@ -255,6 +304,118 @@ def test_nothing_reaches_over_the_edge(page, video, width):
         page.locator(selector).wait_for()
         box = page.locator(selector).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
+
+
+def test_on_a_phone_the_timeline_is_pushed_sideways(phone, video):
+    analyse(phone, video)
+    phone.wait_for_function("document.querySelector('#s2d-plot img').complete")
+    plot = phone.locator("#s2d-plot")
+    assert phone.locator("#s2d-plot img").bounding_box()["width"] > 2 * PHONE_WIDTH
+    assert phone.is_visible("#s2d-push")
+    plot.evaluate("plot => plot.scrollIntoView({block: 'center'})")
+    phone.wait_for_timeout(300)
+    box = plot.bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    offset = "() => [document.querySelector('#s2d-plot').scrollLeft, scrollX, scrollY]"
+    _, _, height = phone.evaluate(offset)
+
+    swipe(phone, middle, (-150, 0))
+    pushed, sideways, down = phone.evaluate(offset)
+    assert pushed > 100 and (sideways, down) == (0, height)
+    left = phone.locator("#s2d-plot img").bounding_box()["x"]
+    assert left == pytest.approx(box["x"] - pushed, abs=5)
+    for _ in range(4):
+        swipe(phone, middle, (-150, 0))
+    end = phone.locator("#s2d-plot img").bounding_box()
+    assert end["x"] + end["width"] <= PHONE_WIDTH  # its right edge can be seen
+    for _ in range(5):
+        swipe(phone, middle, (150, 0))
+    assert phone.evaluate(offset) == [0, 0, height]
+    swipe(phone, middle, (0, 150))  # a finger on the plot can still move the page
+    assert phone.evaluate(offset)[2] < height - 100
+    assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE_WIDTH
+
+
+def test_an_example_is_one_tap_away(phone, server, tmp_path):
+    assert phone.is_disabled("#s2d-analyse")
+    offer = phone.inner_text("#s2d-offer")
+    assert "NASA, public domain" in offer and "scikit-image" in offer
+    phone.tap("#s2d-example")
+    phone.wait_for_selector("#s2d-analyse:not([disabled])")
+    phone.wait_for_function("document.querySelector('#s2d-input video')?.readyState >= 2")
+    (made,) = server.folder.glob("s2d-hf-demo-*/astronaut.mp4")
+    # Gradio deletes what it serves after a day
+    assert str(made) not in phone.get_attribute("#s2d-input video", "src")
+    row, field = (phone.locator(name).bounding_box() for name in ("#s2d-input .source-selection", "#s2d-input"))
+    assert row["y"] + row["height"] <= field["y"] + field["height"]
+
+    phone.tap("#s2d-analyse")
+    assert "2 faces in 4.0 s" in wait_for_message(phone)
+    playing = check_it_plays(phone)
+    assert (playing["videoWidth"], playing["videoHeight"]) == (640, 480)
+    assert set(pd.read_csv(download(phone, "csv", tmp_path))["video"]) == {"astronaut.mp4"}
+
+
+def test_the_example_shows_a_face_all_the_time(tmp_path):
+    path = write_example(tmp_path / "example.mp4")
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec.name, stream.pix_fmt, container.duration) == ("h264", "yuv420p", 4_000_000)
+    frames, fps = read_frames(path)
+    assert (len(frames), fps) == (96, 24)
+    corner = [round(value - FACE_SIDE / 2) for value in FACE_CENTER]
+    face = skimage.data.astronaut()[corner[1] :, corner[0] :][: round(FACE_SIDE), : round(FACE_SIDE)]
+    found = []
+    for frame in frames[::12]:
+        best = (0.0, 0, (0, 0))
+        for side in range(150, 320, 6):  # all of the face must be in the picture to be found
+            template = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
+            _, score, _, place = cv2.minMaxLoc(cv2.matchTemplate(frame, template, cv2.TM_CCOEFF_NORMED))
+            best = max(best, (score, side, place))
+        found.append(best)
+    assert min(score for score, _, _ in found) > 0.95
+    sides = [side for _, side, _ in found]
+    assert max(sides) > 1.3 * min(sides)
+    assert not any(is_cut_between(first, second) for first, second in pairwise(frames[::3]))
+
+
+def test_without_scikit_image_there_is_no_example(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    assert write_example(tmp_path / "example.mp4") is None and not list(tmp_path.iterdir())
+
+    def is_offered(example: Path | None) -> bool:
+        blocks = build_demo(StandInAnalyser(), example=example).blocks.values()
+        return next(block.visible for block in blocks if block.elem_id == "s2d-offer")
+
+    assert not is_offered(None) and is_offered(tmp_path / "example.mp4")
+
+
+def test_the_model_is_named(page):
+    # as text: neither HTML nor a template
+    assert page.inner_text(".s2d-model") == f"Model: {MODEL_NAME} ({', '.join(LABELS)})"
+    nameless = build_demo(StandInAnalyser()).blocks.values()
+    assert not any("s2d-model" in str(block.value) for block in nameless if "value" in vars(block))
+
+
+def test_of_a_local_path_the_page_shows_the_last_part(tmp_path, monkeypatch):
+    folder = tmp_path / "someone" / "dfew-set1"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for local in (folder, f"{folder}{os.sep}", os.path.join("someone", "dfew-set1"), "./someone/dfew-set1/."):
+        assert public_name(local) == "dfew-set1"
+    (tmp_path / "someone" / "set1.pth").touch()
+    assert public_name("someone/set1.pth") == "set1.pth"
+    monkeypatch.chdir(folder)
+    assert public_name(".") == public_name("../dfew-set1") == "dfew-set1"
+    for elsewhere in ("someone/dfew-set1", "dfew-set1", "hf://someone/dfew-set1", "hf://someone/S2D/set1.pth"):
+        assert public_name(elsewhere) == elsewhere
+    assert public_name("/home/me/not-there/model") == "model"
+
+    served = []
+    monkeypatch.setattr(S2DTimeline, "from_pretrained", lambda model, **settings: (model, settings))
+    monkeypatch.setattr("s2d_hf.demo.launch.serve_demo", lambda *arguments: served.append(arguments))
+    launch_demo(folder, port=0, fps=4)
+    assert served == [((folder, {"fps": 4}), "127.0.0.1", 0, False, "dfew-set1")]
 
 
 def test_the_page_says_what_the_labels_are_not(page):

@@ -1,5 +1,8 @@
+import importlib
+import inspect
 import math
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +12,7 @@ import torch
 from face_alignment.detection.blazeface.net_blazeface import BlazeFace
 from face_alignment.detection.sfd.net_s3fd import s3fd
 
-from s2d_hf.face_detection_s2d import FACE_DETECTORS, FaceDetector
+from s2d_hf.face_detection_s2d import _DOWNLOADS, FACE_DETECTORS, FaceDetector, detector_download
 
 from .face_videos import PlacedFace, draw_faces
 
@@ -180,7 +183,7 @@ def test_unknown_detectors_and_missing_weights(tmp_path):
     with pytest.raises(ValueError, match="retinaface, yunet, sfd, blazeface, scrfd, got 'dlib'"):
         FaceDetector("dlib")
     for name in FACE_DETECTORS:
-        with pytest.raises(FileNotFoundError, match=rf"nowhere\.pth for the face detector {name}"):
+        with pytest.raises(FileNotFoundError, match=rf"no file .*nowhere\.pth with the weights of the face detector {name}"):
             FaceDetector(name, tmp_path / "nowhere.pth")
         with pytest.raises(FileNotFoundError, match=name):
             FaceDetector(name, tmp_path)  # a folder
@@ -214,13 +217,41 @@ def test_devices_are_told_from_weights(shared):
         FaceDetector("retinaface", shared / "weights" / WEIGHTS["retinaface"], device="meta")
 
 
-def test_what_cannot_be_downloaded(monkeypatch):
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch) -> Path:
+    """PyTorch's folder of downloads, without any."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def test_what_cannot_be_downloaded(monkeypatch, empty_cache, caplog):
     def refuse(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr("face_alignment.detection.yunet.yunet_detector.load_file_from_url", refuse)
-    with pytest.raises(OSError, match=r"yunet could not be downloaded.*`face_detector_weights`.*no network"):
+    message = r"(?s)yunet could not be downloaded: {}.*`face_detector_weights`.*https://.*yunet_2023mar\.onnx"
+    with pytest.raises(OSError, match=message.format("HF_HUB_OFFLINE is set")):
         FaceDetector("yunet")
+    assert not caplog.text
+    monkeypatch.setattr("s2d_hf.face_detection_s2d.is_offline_mode", lambda: False)
+    monkeypatch.setattr("face_alignment.detection.yunet.yunet_detector.load_file_from_url", refuse)
+    with pytest.raises(OSError, match=message.format("no network")):
+        FaceDetector("yunet")
+    # what it is, from where, under which licence and where to
+    assert all(said in caplog.text for said in ("face detector yunet", "opencv_zoo", "MIT", str(empty_cache)))
+
+
+@pytest.mark.parametrize("name", FACE_DETECTORS)
+def test_addresses_are_those_of_face_alignment(name, empty_cache):
+    """Which has them in its source, some of them in two pieces."""
+    module = importlib.import_module(f"face_alignment.detection.{name}.{name}_detector")
+    source = inspect.getsource(module).replace("'\n    '", "")
+    address = detector_download(name)
+    assert address in source
+    empty_cache.mkdir(parents=True)
+    _, file, _ = _DOWNLOADS[name]
+    assert file in source or address.partition("?")[0].endswith(file)
+    (empty_cache / file).touch()
+    assert detector_download(name) is None
 
 
 def test_weights_are_not_unpickled(tmp_path):

@@ -1,9 +1,12 @@
 """README's code blocks run or are parsed, its commands are those that CI runs, and its links lead somewhere."""
 
+import ast
 import importlib.util
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +20,12 @@ from transformers import ViTConfig, ViTModel, pipeline
 
 from s2d_hf import __version__
 from s2d_hf.cli import build_parser
+from s2d_hf.labels import LABELS
 from s2d_hf.trainer import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RETINAFACE = "face_alignment.detection.retinaface.retinaface_detector"
-HUB_NAME = "s2d-hf/s2d-dfew"
+OWN_MODEL = "your-name/s2d-faces"
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
 
 
@@ -76,25 +79,58 @@ def test_commands_are_understood():
     for line in filter(None, "".join(blocks("bash")).splitlines()):
         start = next((start for start in parsers if line.startswith(start)), None)
         if start is None:
-            assert line.startswith(SET_UP), f"nothing checks the command {line!r}"
+            assert line.startswith((SET_UP, "source ")), f"nothing checks the command {line!r}"
             continue
         parsers[start](shlex.split(line.removeprefix(start)))
         seen.add(start)
     assert seen == set(parsers)
 
 
+def torch_home(folder: Path, shared: Path) -> Path:
+    """A folder for PyTorch's downloads, in which the default face detector's weights lie already."""
+    checkpoints = folder / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    shutil.copy(shared / "weights" / "retinaface_mobilenet0.25.pth", checkpoints)
+    return folder / "torch"
+
+
+def test_first_screen_runs_in_its_order(hub, clean_python, shared, face_video, tmp_path):
+    """As a stranger types it, on a machine with empty caches; the Hub is a stand-in, with a small checkpoint."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    shutil.copy(shared / "golden" / "pretrain-image.pth", repository / "pretrain-AffectNet-7.pth")
+    hub.add_model("cyinen/S2D", repository)
+    (tmp_path / "meeting.mp4").symlink_to(face_video)
+    environment = hub.environment(tmp_path / "home") | {"TORCH_HOME": str(torch_home(tmp_path, shared))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # as `activate` does
+
+    section = README.split("## First answers\n")[1].split("\n## ")[0]
+    shown = re.findall(r"```(\w+)\n(.*?)```", section, flags=re.DOTALL)
+    assert [language for language, _ in shown] == ["bash", "python", "bash", "python"]
+    printed = []
+    for language, block in shown:
+        # `pipeline` needs nothing of this package, and so it runs without
+        python = clean_python if "pipeline" in block else sys.executable
+        command = ["bash", "-ec", block] if language == "bash" else [python, "-c", block]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr[-3000:]
+        printed.append(run.stdout)
+    assert "neutral" in printed[0] and "neutral" in printed[1]
+    assert "as the checkpoint's name says: neutral, happy, sad, surprise, fear, disgust, anger" in printed[2]
+    scores = ast.literal_eval(printed[3])
+    assert len(scores) == 5 and {row["label"] for row in scores} < set(LABELS["AffectNet-7"])
+
+
 def test_local_python_blocks_run(converted, face_video, shared, tmp_path, monkeypatch):
-    local = [block for block in blocks("python") if HUB_NAME not in block]
-    assert len(local) == 4
+    local = [block for block in blocks("python") if OWN_MODEL not in block][2:]
+    assert len(local) == 3
     monkeypatch.chdir(tmp_path)
     # in place of the download of the detector's weights
-    weights = str(shared / "weights" / "retinaface_mobilenet0.25.pth")
-    monkeypatch.setattr(f"{RETINAFACE}.load_file_from_url", lambda url: weights)
+    monkeypatch.setenv("TORCH_HOME", str(torch_home(tmp_path, shared)))
     (tmp_path / "meeting.mp4").symlink_to(face_video)
+    (tmp_path / "affectnet7").symlink_to(converted)
     (tmp_path / "path" / "to").mkdir(parents=True)
-    (tmp_path / "path" / "to" / "model").symlink_to(converted)
     ViTModel(ViTConfig(num_hidden_layers=1), add_pooling_layer=False).save_pretrained("path/to/vit")
-    (tmp_path / "face.mp4").symlink_to(face_video)
     for code in local:
         exec(compile(code, "README.md", "exec"), {})
     assert {"meeting.png", "annotated.mp4"} <= {path.name for path in tmp_path.iterdir()}
@@ -102,8 +138,8 @@ def test_local_python_blocks_run(converted, face_video, shared, tmp_path, monkey
 
 def test_pinned_hub_model_runs_without_the_package(hub, clean_python, converted, face_video, tmp_path):
     """With the Hub's stand-in, on which the model has the name and the tag that README gives."""
-    (block,) = [block for block in blocks("python") if HUB_NAME in block]
-    hub.add_model(HUB_NAME, converted, tags=[f"v{__version__}"])
+    (block,) = [block for block in blocks("python") if OWN_MODEL in block]
+    hub.add_model(OWN_MODEL, converted, tags=[f"v{__version__}"])
     (tmp_path / "face.mp4").symlink_to(face_video)
     code = f'{block}\nimport json\nprint("SCORES" + json.dumps(classifier("face.mp4")))\n'
     run = subprocess.run(

@@ -1,6 +1,7 @@
 """Starting and stopping the page."""
 
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .example import write_example
 from .page import build_demo, import_gradio
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 STYLE = Path(__file__).with_name("style.css")
 SCRIPT = Path(__file__).with_name("script.js")
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def launch_demo(
@@ -24,7 +28,8 @@ def launch_demo(
     Loads a model and serves the page until it is interrupted.
 
     Args:
-        model (`str` or `PathLike`): Folder or Hub name of a video model.
+        model (`str` or `PathLike`): See [`S2DTimeline.from_pretrained`]. The page shows its name, of a folder or file
+            without the path that leads to it.
         host (`str`): The address to listen at; `0.0.0.0` lets other machines in. Browsers give the camera only to
             pages of the same machine or over https.
         port (`int`): The port to listen at.
@@ -39,10 +44,33 @@ def launch_demo(
     _check_address(host, port)
     from ..timeline import S2DTimeline
 
-    serve_demo(S2DTimeline.from_pretrained(model, **settings), host, port, share)
+    serve_demo(S2DTimeline.from_pretrained(model, **settings), host, port, share, public_name(model))
 
 
-def serve_demo(analyser: "S2DTimeline", host: str = "127.0.0.1", port: int = 7860, share: bool = False) -> None:
+def public_name(model: str | os.PathLike) -> str:
+    """
+    What a page that others may see calls a model: its name on the Hub or `hf://` address, but of a local path only
+    the last part.
+
+    Example:
+    ```python
+    >>> public_name("/home/me/models/dfew-set1/"), public_name("someone/dfew-set1")
+    ('dfew-set1', 'someone/dfew-set1')
+    ```
+    """
+    text = os.fspath(model)
+    if text.startswith("hf://") or (_HUB_NAME.fullmatch(text) and not os.path.exists(text)):
+        return text
+    return Path(os.path.abspath(text)).name
+
+
+def serve_demo(
+    analyser: "S2DTimeline",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    model_name: str | None = None,
+) -> None:
     """
     Serves the page for an analyser that is loaded, until it is interrupted or terminated.
 
@@ -50,6 +78,7 @@ def serve_demo(analyser: "S2DTimeline", host: str = "127.0.0.1", port: int = 786
 
     Args:
         analyser (`S2DTimeline`), host (`str`), port (`int`), share (`bool`): See [`launch_demo`].
+        model_name (`str`, *optional*): What the page says that it runs.
 
     Raises:
         ImportError: if Gradio is not installed.
@@ -59,10 +88,11 @@ def serve_demo(analyser: "S2DTimeline", host: str = "127.0.0.1", port: int = 786
     _check_address(host, port)
     with tempfile.TemporaryDirectory(prefix="s2d-hf-demo-") as folder:
         # What Gradio reads from here only: where files go, that nothing is reported and no run kept in the browser.
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "files")
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_RUN_HISTORY"] = "False"
-        demo = build_demo(analyser, shared=share)
+        example = write_example(Path(folder) / "astronaut.mp4")
+        demo = build_demo(analyser, share, model_name, example)
         demo.launch(
             server_name=host,
             server_port=port,

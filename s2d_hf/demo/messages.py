@@ -2,12 +2,13 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from PIL import Image
 
-from ..colors import label_colours
+from ..colors import fade, label_colours
 from ..timeline import FaceTimeline, VideoTimeline
 
 TOP_LABELS = 3
@@ -17,7 +18,14 @@ HEADER = """
 <header class="s2d-header">
   <h1>Facial expressions over time</h1>
   <p>Drop a video, or record one with the camera: each face in it is followed, and so is the expression it shows.</p>
+  {model}
 </header>
+"""
+EXAMPLE_NOTE = """
+<p class="s2d-note">The astronaut Eileen Collins. NASA, public domain, from <span>scikit-image</span>.</p>
+"""
+PLOT_NOTE = """
+<p class="s2d-note">Push the timeline sideways to see all of it.</p>
 """
 
 FOOTER = """
@@ -35,6 +43,16 @@ PRIVACY_SHARED = (
     "This page has a public address: between your browser and the machine that analyses the video, it passes through "
     "Gradio's servers. Its copy and the results are deleted when the page is stopped, after a day at the latest."
 )
+
+
+def header(model_name: str | None, labels: Sequence[str]) -> str:
+    """What the page is for and, where `model_name` is given, which model with which labels it runs."""
+    if model_name is None:
+        return HEADER.format(model="")
+    names = escape(", ".join(labels))
+    return HEADER.format(
+        model=f'<p class="s2d-model">Model: <strong>{escape(model_name)}</strong> <span>({names})</span></p>'
+    )
 
 
 def footer(shared: bool) -> str:
@@ -84,8 +102,7 @@ def _face_card(face: FaceTimeline, labels: tuple[str, ...]) -> str:
     bars = [_bar(label, score, colours[label]) for label, score in strongest]
     segments = [
         f'<li><span class="s2d-time">{_clock(segment.start)} – {_clock(segment.end)}</span> '
-        f'<span class="s2d-swatch" style="background:{colours[segment.label]}"></span> '
-        f"{escape(segment.label)} {segment.score:.0%}</li>"
+        f"{_swatch(colours[segment.label], segment.score)} {escape(segment.label)} {segment.score:.0%}</li>"
         for segment in face.segments
     ]
     return f"""
@@ -105,6 +122,11 @@ def _bar(label: str, score: float, colour: str) -> str:
         f'<li><span class="s2d-label">{escape(label)}</span><span class="s2d-track">{filled}</span>'
         f'<span class="s2d-score">{score:.0%}</span></li>'
     )
+
+
+def _swatch(colour: str, score: float) -> str:
+    """As strong as the score, like the band in the plot."""
+    return f'<span class="s2d-swatch" style="background:{fade(colour, score)};border-color:{colour}"></span>'
 
 
 def _thumbnail(face: FaceTimeline) -> str:

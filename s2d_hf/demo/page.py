@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .messages import HEADER, face_cards, footer, summary
+from .messages import EXAMPLE_NOTE, PLOT_NOTE, face_cards, footer, header, summary
 from .run import AnalysisStopped, analyse_file
 
 if TYPE_CHECKING:
@@ -34,13 +34,18 @@ def import_gradio() -> ModuleType:
     return gradio
 
 
-def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks":
+def build_demo(
+    analyser: "S2DTimeline", shared: bool = False, model_name: str | None = None, example: Path | None = None
+) -> "gradio.Blocks":
     """
     The page for an analyser; [`serve_demo`] serves it with its style.
 
     Args:
         analyser (`S2DTimeline`): Called with the path of a video; several visitors wait for one another.
         shared (`bool`): Say that videos pass through Gradio's servers.
+        model_name (`str`, *optional*): What the page says that it runs.
+        example (`Path`, *optional*): A video of [`write_example`] to offer. It must stay where it is, outside of the
+            folder from which Gradio deletes files.
 
     Raises:
         ImportError: if Gradio is not installed.
@@ -52,7 +57,12 @@ def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks"
 
     def running(is_running: bool) -> list[Any]:
         start = gr.Button("Analysing…" if is_running else "Analyse", interactive=not is_running)
-        return [gr.Video(interactive=not is_running), start, gr.Button(visible=is_running)]
+        return [
+            gr.Video(interactive=not is_running),
+            start,
+            gr.Button(visible=is_running),
+            gr.Button(interactive=not is_running),
+        ]
 
     stopped: set[str] = set()  # sessions whose analysis shall end
 
@@ -81,7 +91,7 @@ def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks"
         stopped.add(request.session_hash)
 
     with gr.Blocks(title="Facial expressions over time", analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
-        gr.HTML(HEADER)
+        gr.HTML(header(model_name, analyser.labels))
         with gr.Row():
             with gr.Column(min_width=300):
                 video = gr.Video(
@@ -92,6 +102,11 @@ def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks"
                     buttons=[],
                     elem_id="s2d-input",
                 )
+                with gr.Row(visible=example is not None, elem_id="s2d-offer"):
+                    example_button = gr.Button(
+                        "Try an example", size="sm", scale=0, min_width=0, elem_id="s2d-example"
+                    )
+                    gr.HTML(EXAMPLE_NOTE)
                 with gr.Row():
                     start_button = gr.Button("Analyse", variant="primary", interactive=False, elem_id="s2d-analyse")
                     stop_button = gr.Button("Stop", visible=False, scale=0, min_width=110, elem_id="s2d-stop")
@@ -107,9 +122,9 @@ def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks"
                 )
         with gr.Column(visible=False, elem_id="s2d-results") as results:
             faces = gr.HTML()
-            plot = gr.Image(
-                label="Timeline", show_label=False, interactive=False, buttons=["fullscreen"], elem_id="s2d-plot"
-            )
+            gr.HTML(PLOT_NOTE, elem_id="s2d-push")
+            with gr.Column(elem_id="s2d-plot"):
+                plot = gr.Image(label="Timeline", show_label=False, interactive=False, buttons=["fullscreen"])
             with gr.Row():
                 downloads = [
                     gr.DownloadButton(label, elem_id=f"s2d-{ending}", min_width=90)
@@ -118,7 +133,7 @@ def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks"
         gr.HTML(footer(shared))
 
         shown = [annotated, status, results, faces, plot, *downloads]
-        controls = [video, start_button, stop_button]
+        controls = [video, start_button, stop_button, example_button]
         at_once = {"show_progress": "hidden", "queue": False}
 
         video.change(
@@ -127,6 +142,7 @@ def build_demo(analyser: "S2DTimeline", shared: bool = False) -> "gradio.Blocks"
             [start_button, *shown],
             **at_once,
         )
+        example_button.click(lambda: str(example), None, video, **at_once)
         started = start_button.click(start, None, [*controls, *shown], **at_once)
         ended = started.then(show, video, shown, show_progress_on=annotated, concurrency_limit=1)
         ended.then(lambda: running(False), None, controls, **at_once)

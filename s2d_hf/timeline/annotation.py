@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from ..colors import label_colours, text_colour, to_rgb
-from ..frames_s2d import is_url
-from .results import FaceTimeline, Segment, VideoTimeline
+from ..file_names_s2d import is_url
+from .results import FaceTimeline, VideoTimeline
 from .streaming import FileStream
 
 # decoders of the sound that players expect in an MP4; other sound is encoded anew
@@ -38,10 +38,11 @@ def annotate_video(
     """
     Writes a video with what its timeline says drawn on it, as H.264 (yuv420p) in an MP4 file.
 
-    Each face has its square, in the colour of the segment, a tag with its track, the segment's label and that label's
-    score, and beside it a panel with bars of the labels' scores: of all, or of the four that are highest in the
-    segment where all take too much of the picture. Frames keep their times, and the sound is copied (encoded as AAC
-    where its codec doesn't belong into MP4). The target is there only once it is complete.
+    Each face has its square, in the colour of the label that is most probable at that moment, a tag with its track,
+    that label and its score, and beside it a panel with bars of the labels' scores at that moment, the highest first:
+    of all labels, or of the highest four where all take too much of the picture. Frames keep their times, and the
+    sound is copied (encoded as AAC where its codec doesn't belong into MP4). The target is there only once it is
+    complete.
 
     Args:
         timeline ([`VideoTimeline`]): What to draw. Without tracks, the video is only encoded anew.
@@ -259,7 +260,8 @@ class FramePainter:
     """
     Draws the faces of a timeline on the frames of its video, in the order of their times.
 
-    Panels stay where they are, relative to their faces, as long as they cover none.
+    Labels, colours and bars are those of the frame's time, linearly between a face's windows. Panels stay where
+    they are, relative to their faces, as long as they cover none.
 
     Args:
         timeline ([`VideoTimeline`]): What to draw.
@@ -282,7 +284,6 @@ class FramePainter:
         self.row_choices = list(dict.fromkeys([fitting, few_rows]))
         self.choices: dict[int, _Choice] = {}
         self.tag_places: dict[int, int] = {}
-        self.shown_labels: dict[tuple[int, float], list[int]] = {}
 
     def draw(self, frame: np.ndarray, time: float) -> None:
         """
@@ -300,13 +301,14 @@ class FramePainter:
         if not visible:
             return
         boxes = [_Rectangle(*corners.min(axis=0), *corners.max(axis=0)) for _, corners in visible]
-        for face, corners in visible:
-            self._draw_box(frame, corners, self.colours[face.segment_at(time).label])
+        ranked = [self._ranked_scores(face, time) for face, _ in visible]
+        for (_, corners), scores in zip(visible, ranked, strict=True):
+            self._draw_box(frame, corners, self.colours[scores[0][0]])
         obstacles = _Obstacles(boxes)
-        for (face, _), box in zip(visible, boxes, strict=True):
-            self._draw_tag(frame, face, time, box, obstacles)
-        for (face, _), box in zip(visible, boxes, strict=True):
-            self._draw_panel(frame, face, time, box, obstacles, is_crowded=len(visible) >= _MANY_FACES)
+        for (face, _), scores, box in zip(visible, ranked, boxes, strict=True):
+            self._draw_tag(frame, face.track, *scores[0], box, obstacles)
+        for (face, _), scores, box in zip(visible, ranked, boxes, strict=True):
+            self._draw_panel(frame, face.track, scores, box, obstacles, is_crowded=len(visible) >= _MANY_FACES)
 
     def _sampled_time(self, face: FaceTimeline, time: float) -> float:
         """`time`, or that of the last frame that was sampled, for the few frames of the video behind it."""
@@ -314,27 +316,31 @@ class FramePainter:
         is_last = face.end > self.timeline.duration - 1.5 * step
         return face.end if is_last and face.end < time < face.end + step else time
 
+    def _ranked_scores(self, face: FaceTimeline, time: float) -> list[tuple[str, float]]:
+        """Labels and their scores at a time, the highest first; equal ones in the order of the labels."""
+        scores = zip(self.timeline.labels, face.scores_at(time).tolist(), strict=True)
+        return sorted(scores, key=lambda item: -item[1])
+
     def _draw_box(self, frame: np.ndarray, corners: np.ndarray, colour: str) -> None:
         points = np.round(corners * 16).astype(np.int32)[None]
         for width, paint in ((self.line + 2 * max(1, self.line // 2), _DARK), (self.line, to_rgb(colour))):
             cv2.polylines(frame, points, True, paint, width, cv2.LINE_AA, shift=4)
 
     def _draw_tag(
-        self, frame: np.ndarray, face: FaceTimeline, time: float, box: _Rectangle, obstacles: _Obstacles
+        self, frame: np.ndarray, track: int, label: str, score: float, box: _Rectangle, obstacles: _Obstacles
     ) -> None:
-        label = face.segment_at(time).label
-        score = f"{face.scores_at(time)[self.timeline.labels.index(label)]:.0%}"
-        text = f"#{face.track} {label} {score}"
-        number = self.font.getlength("0" * len(score[:-1]) + "%")
-        width = round(self.font.getlength(text.removesuffix(score)) + number + 2 * self.pad)
+        percent = f"{score:.0%}"
+        text = f"#{track} {label} {percent}"
+        number = self.font.getlength("0" * len(percent[:-1]) + "%")
+        width = round(self.font.getlength(text.removesuffix(percent)) + number + 2 * self.pad)
         height = round(1.5 * self.em)
         left = box.left - self.line
         tops = (box.top - height - self.line, box.bottom + self.line, box.top + self.line)
         places = [_place_within(frame, left, top, width, height) for top in tops]
         costs = obstacles.costs(places)
-        last = self.tag_places.get(face.track, 0)
+        last = self.tag_places.get(track, 0)
         best = last if costs[last] <= costs.min() + 0.1 else int(costs.argmin())
-        self.tag_places[face.track] = best
+        self.tag_places[track] = best
 
         colour = self.colours[label]
         picture = _rounded((width, height), (*to_rgb(colour), 240), self.em // 4).copy()
@@ -346,24 +352,22 @@ class FramePainter:
     def _draw_panel(
         self,
         frame: np.ndarray,
-        face: FaceTimeline,
-        time: float,
+        track: int,
+        ranked: list[tuple[str, float]],
         box: _Rectangle,
         obstacles: _Obstacles,
         is_crowded: bool,
     ) -> None:
-        placed = self._place_panel(frame, face.track, box, obstacles, is_crowded)
+        placed = self._place_panel(frame, track, box, obstacles, is_crowded)
         if placed is None:
             return
         choice, place = placed
         width, height = self._panel_size(choice.rows)
         picture = _rounded((width, height), (*_DARK, 185), self.em // 3).copy()
         draw = ImageDraw.Draw(picture)
-        scores = face.scores_at(time)
         left = round(2 * self.pad + self.name_width)
         full = width - left - round(2 * self.pad + self.number_width)
-        for row, index in enumerate(self._labels_of(face, face.segment_at(time), choice.rows)):
-            label, score = self.timeline.labels[index], float(scores[index])
+        for row, (label, score) in enumerate(ranked[: choice.rows]):
             middle = self.pad + (row + 0.5) * self.row
             half = 0.3 * self.em
             bar = (middle - half, middle + half)
@@ -379,20 +383,6 @@ class FramePainter:
     def _panel_size(self, rows: int) -> tuple[int, int]:
         width = 4 * self.pad + self.name_width + self.number_width + 4.5 * self.em
         return round(width), rows * self.row + 2 * self.pad
-
-    def _labels_of(self, face: FaceTimeline, segment: Segment, rows: int) -> list[int]:
-        """
-        Indices of the labels to show: all, or the highest ones of the whole segment, in the order of their scores.
-        They change with the segment only, and so rows don't jump from frame to frame.
-        """
-        if rows == len(self.timeline.labels):
-            return list(range(rows))
-        key = (face.track, segment.start)
-        if key not in self.shown_labels:
-            inside = (face.times >= segment.start) & (face.times <= segment.end)
-            means = face.scores[inside].mean(axis=0) if inside.any() else face.scores_at(segment.start)
-            self.shown_labels[key] = np.argsort(-means, kind="stable").tolist()
-        return self.shown_labels[key][:rows]
 
     def _place_panel(
         self, frame: np.ndarray, track: int, box: _Rectangle, obstacles: _Obstacles, is_crowded: bool

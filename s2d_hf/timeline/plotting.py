@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..colors import label_colours, text_colour
+from ..colors import fade, label_colours, text_colour
 from .results import FaceTimeline, VideoTimeline
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ SUFFIXES = (".png", ".pdf", ".svg")
 _WIDTH = 13.0
 _LEFT, _RIGHT = 1.5, 0.65
 _PLOT_WIDTH = _WIDTH - _LEFT - _RIGHT
-_TITLE, _LEGEND_ROW, _HEADER_GAP = 0.62, 0.22, 0.16
+_TITLE, _LEGEND_ROW, _HEADER_GAP = 0.7, 0.22, 0.16
 _TOP_TICKS, _BOTTOM = 0.3, 0.62
 _THUMBNAILS, _BAND, _INNER_GAP, _GAP = 0.62, 0.25, 0.05, 0.3
 
@@ -29,6 +29,8 @@ _DPI = 150
 _MAX_POINTS = 800  # no more points of a curve can be told apart in the plot's width
 _MAX_CUTS = 40  # from here on, more cuts are drawn more faintly
 _INK, _PALE = "#222222", "#8A8A8A"
+_LINE = 1.6  # points, beneath a band
+_FADING = (1.0, 0.8, 0.6, 0.4, 0.2)  # strengths in the legend
 _TICK_STEPS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600)
 
 
@@ -37,8 +39,12 @@ def plot_timeline(timeline: VideoTimeline, path: str | os.PathLike | None = None
     Draws the scores of each face over the time of the whole video.
 
     Each track has its thumbnails (where the timeline holds them) in the colour of the segment that they are of, the
-    probabilities of the labels as stacked areas, and a band of its smoothed segments. Vertical lines are cuts. Of
-    more than 12 tracks, the longest are shown, and the title says how many are not. It leaves pyplot's state alone.
+    probabilities of the labels as stacked areas, and a band of its smoothed segments, with their mean scores where
+    there is room. Segments are the paler, the lower their mean scores. Vertical lines are cuts. Of more than 12
+    tracks, the longest are shown, and the title says how many are not. It leaves pyplot's state alone.
+
+    Characters of names that the font lacks are drawn as boxes; a font that has them can be appended to matplotlib's
+    `rcParams["font.family"]`.
 
     Args:
         timeline ([`VideoTimeline`]): What to draw.
@@ -81,8 +87,11 @@ class _TimelineFigure:
         self.scores_height = {0: 0.6, 1: 1.9, 2: 1.5, 3: 1.2}.get(len(self.tracks), 0.85)
         self.figure = Figure(figsize=(_WIDTH, 1), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
-        self.widths = {label: self._text_width(label) for label in timeline.labels}
-        columns = max(1, int(_PLOT_WIDTH / (max(self.widths.values(), default=0) + 0.5)))
+        known = _characters_of_font("normal")
+        self.names = {label: _drawable(label, known) for label in timeline.labels}
+        self.widths: dict[str, float] = {}
+        widest = max((self._text_width(name) for name in self.names.values()), default=0)
+        columns = max(1, int(_PLOT_WIDTH / (widest + 0.5)))
         self.legend_columns = min(columns, len(timeline.labels) + bool(timeline.cuts))
         rows = -(-(len(timeline.labels) + bool(timeline.cuts)) // max(1, self.legend_columns))
         self.header = _TITLE + _LEGEND_ROW * rows + _HEADER_GAP + _TOP_TICKS * (len(self.tracks) > 3)
@@ -119,18 +128,21 @@ class _TimelineFigure:
         return axes
 
     def _text_width(self, text: str) -> float:
-        """Of a label in a band or the legend, in inches."""
-        drawn = self.figure.text(0, 0, text, fontsize=9, parse_math=False)
-        width = drawn.get_window_extent(self.figure.canvas.get_renderer()).width / _DPI
-        drawn.remove()
-        return width
+        """Of a text in a band or the legend, in inches."""
+        if text not in self.widths:
+            drawn = self.figure.text(0, 0, text, fontsize=9, parse_math=False)
+            self.widths[text] = drawn.get_window_extent(self.figure.canvas.get_renderer()).width / _DPI
+            drawn.remove()
+        return self.widths[text]
 
     def _draw_header(self) -> None:
+        from matplotlib.legend_handler import HandlerTuple
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
 
         inch = 1 / self.height
         name = _shorten(Path(self.timeline.source).name or self.timeline.source, 44)
+        name = _drawable(name, _characters_of_font("bold"))
         left = _LEFT / _WIDTH
         self.figure.text(
             left, 1 - 0.2 * inch, name, fontsize=14, weight="bold", va="top", color=_INK, parse_math=False
@@ -139,27 +151,36 @@ class _TimelineFigure:
         handles = [Patch(facecolor=self.colours[label]) for label in self.timeline.labels]
         if self.timeline.cuts:
             handles.append(Line2D([], [], color=_INK, linewidth=1, linestyle=(0, (4, 2))))
-        names = [*self.timeline.labels, "cut"][: len(handles)]
+        names = [*self.names.values(), "cut"][: len(handles)]
         places = _row_by_row(len(handles), self.legend_columns)
+        style = {"borderaxespad": 0, "borderpad": 0, "frameon": False, "handleheight": 0.9}
         legend = self.figure.legend(
             [handles[i] for i in places],
             ["x"] * len(handles),
             ncols=max(1, self.legend_columns),
             loc="upper left",
             bbox_to_anchor=(left, 1 - (_TITLE - 0.06) * inch),
-            borderaxespad=0,
-            borderpad=0,
             fontsize=9,
-            frameon=False,
             handlelength=1.2,
-            handleheight=0.9,
             labelspacing=0.45,
             columnspacing=1.6,
+            **style,
         )
         # afterwards: names are not formulas, and a leading "_" would hide an entry
         for entry, i in zip(legend.get_texts(), places, strict=True):
             entry.set_parse_math(False)
             entry.set_text(names[i])
+        if self.tracks:
+            self.figure.legend(
+                [tuple(Patch(facecolor=fade(_INK, strength)) for strength in _FADING)],
+                ["band: the paler, the lower its mean score"],
+                handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
+                loc="upper right",
+                bbox_to_anchor=(1 - _RIGHT / _WIDTH, 1 - 0.46 * inch),
+                fontsize=8.5,
+                handlelength=2.5,
+                **style,
+            )
 
     def _summary(self) -> str:
         count = len(self.timeline.tracks)
@@ -203,7 +224,7 @@ class _TimelineFigure:
         unit = " s" * (self.until < 120)
         lines = [
             f"{_clock(face.start, self.until)} – {_clock(face.end, self.until)}{unit}",
-            *(f"{_shorten(self.timeline.labels[i], 16)} {100 * means[i]:.0f} %" for i in main),
+            *(f"{_shorten(self.names[self.timeline.labels[i]], 16)} {100 * means[i]:.0f} %" for i in main),
         ]
         left = -(_LEFT - 0.15) / _PLOT_WIDTH
         style = {"transform": axes.transAxes, "va": "top", "parse_math": False}
@@ -215,7 +236,8 @@ class _TimelineFigure:
         axes.set_ylim(0, 1)
         axes.set_zorder(2)
         for middle, width, time, picture in self._place_thumbnails(face):
-            colour = self.colours[face.segment_at(time).label]
+            segment = face.segment_at(time)
+            colour = fade(self.colours[segment.label], segment.score)
             image = axes.imshow(
                 picture,
                 extent=(middle - width / 2, middle + width / 2, 0, 1),
@@ -269,15 +291,28 @@ class _TimelineFigure:
         axes.set_zorder(2)
         second = _PLOT_WIDTH / self.until
         for segment in face.segments:
-            colour = self.colours[segment.label]
+            colour = fade(self.colours[segment.label], segment.score)
             length = segment.end - segment.start
             # a white rim would swallow the shortest ones
             rim = 0.8 if length * second > 0.06 else 0
             axes.add_patch(_rectangle(segment.start, length, facecolor=colour, edgecolor="white", linewidth=rim))
-            if self.widths[segment.label] + 0.08 < length * second:
+            name = self.names[segment.label]
+            room = length * second - 0.08
+            if self._text_width(name) < room:
+                scored = f"{name} {100 * segment.score:.0f} %"
+                text = scored if self._text_width(scored) < room else name
                 middle = (segment.start + segment.end) / 2
                 style = {"ha": "center", "va": "center_baseline", "fontsize": 9, "parse_math": False}
-                axes.text(middle, 0.5, segment.label, color=text_colour(colour), **style)
+                axes.text(middle, 0.5, text, color=text_colour(colour), **style)
+        # in full colours, so that the palest ones are still seen
+        axes.hlines(
+            [_LINE / 2 / (72 * _BAND)] * len(face.segments),
+            [segment.start for segment in face.segments],
+            [segment.end for segment in face.segments],
+            colors=[self.colours[segment.label] for segment in face.segments],
+            linewidth=_LINE,
+        )
+        axes.set_xlim(0, self.until)
 
 
 def _choose_tracks(tracks: list[FaceTimeline]) -> list[FaceTimeline]:
@@ -326,6 +361,29 @@ def _shorten(text: str, length: int) -> str:
     """Without its middle, if it is longer."""
     half = length // 2
     return text if len(text) <= length else f"{text[: half - 1]}…{text[len(text) - half :]}"
+
+
+def _characters_of_font(weight: str) -> set[int]:
+    """Code points that matplotlib's fonts of a weight ("normal", "bold") have; it looks through all that are set."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    files = [findfont(FontProperties(weight=weight))]
+    for family in FontProperties().get_family():
+        try:
+            files.append(findfont(FontProperties(family=[family], weight=weight), fallback_to_default=False))
+        except ValueError:  # not installed
+            continue
+    return {character for file in files for character in get_font(file).get_charmap()}
+
+
+def _drawable(text: str, known: set[int]) -> str:
+    """
+    With boxes for characters that are not among the `known` ones, which matplotlib warns of, and for bytes that are
+    no text (Python's lone surrogates), on which it fails; white space becomes spaces.
+    """
+    box = "□" if ord("□") in known else "?"
+    spaced = (" " if character.isspace() else character for character in text)
+    return "".join(character if ord(character) in known else box for character in spaced)
 
 
 def _rectangle(left: float, width: float, **style: object):

@@ -4,6 +4,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from transformers.utils import logging
 
-from ..frames_s2d import display_matrix, is_url, turn_upright
+from ..file_names_s2d import is_url
+from ..frames_s2d import display_matrix, turn_upright
 
 logger = logging.get_logger(__name__)
 
@@ -204,6 +206,17 @@ class FileStream(VideoStream):
         return turn_upright(array, self._matrix)
 
 
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Without what each of OpenCV's ways to a camera prints where there is none; an error of ours says it."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 class CameraStream(VideoStream):
     """A camera by its number, read by OpenCV; times count from the first frame. It ends when the camera does."""
 
@@ -211,8 +224,11 @@ class CameraStream(VideoStream):
 
     def __init__(self, number: int):
         self.name = f"camera {number}"
-        self._camera = cv2.VideoCapture(number)
-        is_read, self._first = self._camera.read()
+        if not 0 <= number < 2**31:  # OpenCV crashes at others
+            raise OSError(f"There is no camera {number}: they are numbered from 0 on.")
+        with _silent_opencv():
+            self._camera = cv2.VideoCapture(number)
+            is_read, self._first = self._camera.read()
         if not is_read:
             self._camera.release()
             raise OSError(f"There is no camera {number}, or another program uses it.")

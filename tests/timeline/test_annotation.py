@@ -1,5 +1,6 @@
 import itertools
 import os
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from PIL import ImageDraw
 
 from s2d_hf.colors import label_colours, to_rgb
 from s2d_hf.labels import LABELS
@@ -16,7 +18,7 @@ from s2d_hf.timeline.annotation import FramePainter, annotate_video
 from s2d_hf.timeline.streaming import open_stream
 
 from ..videos import turn_video
-from .made_timelines import made_face, made_timeline
+from .made_timelines import ASTRONAUT_BOX, made_face, made_timeline
 
 RATE = 44100
 SWITCH = 1.0  # seconds, when the picture turns bright and the tone begins
@@ -403,6 +405,24 @@ def test_missing_folders_are_made_and_progress_is_shown(source, tmp_path, capsys
     assert sorted(os.listdir(tmp_path / "new")) == ["loud.mp4", "quiet.mp4"]
 
 
+@pytest.mark.parametrize("name", ["笑顔 😀".encode(), "مرحبا".encode(), b"a\xffb", b"-two\nlines"])
+def test_any_names_of_files_are_written_and_read(name, source, tmp_path, capfd):
+    """Also those that aren't valid UTF-8: Python has lone surrogates for their bytes."""
+    original = tmp_path / os.fsdecode(name + b".mp4")
+    try:
+        shutil.copy(source, original)
+    except OSError:
+        pytest.skip("The file system allows no such name.")
+    timeline = sure_timeline((100, 120, 200, 220))
+    timeline.source = str(original)
+    target = timeline.annotate(tmp_path / os.fsdecode(name + b" annotated.mp4"))
+    assert sorted(os.listdir(os.fsencode(tmp_path))) == [name + b" annotated.mp4", name + b".mp4"]
+    assert len(read_frames(target)[0]) == 50
+    output, shown = capfd.readouterr()
+    assert output == "" and "Annotating: 100%" in shown
+    assert {line.split(":")[0] for line in shown.split("\r") if line.strip()} == {"Annotating"}
+
+
 def draw_on_grey(timeline: VideoTimeline, time: float = 5.0, grey: int = 128) -> np.ndarray:
     frame = np.full((timeline.height, timeline.width, 3), grey, np.uint8)
     FramePainter(timeline).draw(frame, time)
@@ -457,6 +477,81 @@ def test_a_face_that_fills_the_frame_still_has_a_panel():
     assert filled.mean() > 0.02 and not filled[180:540, 320:960].any()
 
 
+def colours_in(frame: np.ndarray, labels: tuple[str, ...], rows: slice, columns: slice) -> list[str]:
+    """The labels whose colours a part of a frame has, by their first rows."""
+    part = frame[rows, columns]
+    found = {}
+    for label, colour in label_colours(labels).items():
+        hits = np.flatnonzero((part == to_rgb(colour)).all(axis=-1).any(axis=1))
+        if hits.size:
+            found[label] = hits[0]
+    return sorted(found, key=found.get)
+
+
+def texts_drawn(timeline: VideoTimeline, time: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written on a frame, in that order: the tag, and labels and scores of the bars."""
+    texts = []
+    draw_text = ImageDraw.ImageDraw.text
+
+    def remember(self: ImageDraw.ImageDraw, place: tuple[float, float], text: str, **options: object) -> None:
+        texts.append(text)
+        draw_text(self, place, text, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageDraw.ImageDraw, "text", remember)
+        draw_on_grey(timeline, time)
+    return texts
+
+
+def test_tag_box_and_first_bar_say_the_same_at_every_moment(monkeypatch):
+    """Where a smoothed segment goes on while another label is higher for a while, the other label is shown."""
+    scores = np.tile([0.2, 0.12, 0.12, 0.24, 0.12, 0.1, 0.1], (10, 1))
+    scores[6:8, 0], scores[6:8, 3] = 0.25, 0.19
+    face = made_face(1, scores=scores, box=(800, 400, 1000, 600), thumbnails=False)
+    assert [segment.label for segment in face.segments] == ["angry"]
+    timeline = made_timeline(face, size=(1920, 1080))
+    # between two windows' middles, 5.5 and 6.5 s, the lines of their scores cross at 5.9 s
+    moments = [
+        (2.0, "angry", "happy", "24%"), (5.7, "angry", "happy", "23%"), (6.1, "happy", "angry", "23%"),
+        (7.0, "happy", "angry", "25%"), (9.9, "angry", "happy", "24%"),
+    ]  # fmt: skip
+    for time, best, second, score in moments:
+        frame = draw_on_grey(timeline, time)
+        around, beside = slice(790, 1010), slice(1030, 1400)
+        assert colours_in(frame, timeline.labels, slice(330, 620), around) == [best]
+        assert colours_in(frame, timeline.labels, slice(0, 1080), beside)[:2] == [best, second]
+        texts = texts_drawn(timeline, time, monkeypatch)
+        assert texts[0] == f"#1 {best} {score}" and texts[1:3] == [best, score] and texts[3] == second
+
+
+def test_a_weak_segment_on_a_real_face():
+    """The tag's colour, the box's and the first bar's are one."""
+    picture = skimage.data.astronaut().copy()
+    scores = np.tile([0.22, 0.12, 0.12, 0.24, 0.1, 0.1, 0.1], (10, 1))
+    scores[4:6, 0], scores[4:6, 3] = 0.26, 0.2
+    timeline = made_timeline(made_face(1, scores=scores))
+    assert timeline.tracks[0].segment_at(5.0).label == "angry"
+    FramePainter(timeline).draw(picture, 5.0)
+    changed = (picture != skimage.data.astronaut()).any(axis=-1)
+    yellow = (picture == to_rgb(label_colours(timeline.labels)["happy"])).all(axis=-1)
+    x1, y1, x2, y2 = ASTRONAUT_BOX
+    for x, y in ((x1, 110), (x2, 110), (220, y1), (220, y2)):
+        assert yellow[y - 2 : y + 3, x - 2 : x + 3].any()
+    # the face's middle is free
+    assert not changed[y1 + 8 : y2 - 8, x1 + 8 : x2 - 8].any()
+    red = (picture == to_rgb(label_colours(timeline.labels)["angry"])).all(axis=-1)
+    assert not red[y1 - 30 : y2 + 4, x1 - 4 : x2 + 4].any()
+
+
+def test_bars_are_sorted_by_their_scores_and_equal_ones_by_their_labels():
+    rank = {"surprise": 0.3, "sad": 0.2, "fear": 0.2, "disgust": 0.1, "happy": 0.1, "angry": 0.06, "neutral": 0.04}
+    scores = np.tile([rank[label] for label in LABELS["DFEW"]], (10, 1))
+    face = made_face(1, scores=scores, box=(800, 400, 1000, 600), thumbnails=False)
+    timeline = made_timeline(face, size=(1920, 1080))
+    shown = colours_in(draw_on_grey(timeline), timeline.labels, slice(0, 1080), slice(1030, 1400))
+    assert shown == ["surprise", "sad", "fear", "happy", "disgust", "angry", "neutral"]
+
+
 def test_bars_are_as_long_as_the_scores():
     timeline = sure_timeline((800, 400, 1000, 600), size=(1920, 1080))
     frame = draw_on_grey(timeline)
@@ -470,17 +565,20 @@ def test_bars_are_as_long_as_the_scores():
         assert lengths[label] / lengths["happy"] == pytest.approx(score / 0.5, abs=0.02)
 
 
-def test_of_many_labels_the_highest_of_the_segment_are_shown():
+def test_of_many_labels_the_highest_of_the_moment_are_shown():
     labels = LABELS["MAFW"]
     scores = np.tile([0.02, 0.3, 0.02, 0.2, 0.02, 0.02, 0.02, 0.02, 0.02, 0.12, 0.24], (10, 1))
+    # in the second half another one is among the four, while the segment goes on
+    scores[5:, 3], scores[5:, 6] = 0.02, 0.2
     face = made_face(1, labels=labels, scores=scores, box=(800, 400, 1000, 600), thumbnails=False)
-    frame = draw_on_grey(made_timeline(face, labels=labels, size=(1920, 1080)))
-    rows = {}
-    for label, colour in label_colours(labels).items():
-        found = np.flatnonzero((frame[:, 1040:] == to_rgb(colour)).all(axis=-1).any(axis=1))
-        if found.size:
-            rows[label] = found.mean()
-    assert sorted(rows, key=rows.get) == ["anxiety", "surprise", "disappointment", "sadness"]
+    assert len(face.segments) == 1
+    timeline = made_timeline(face, labels=labels, size=(1920, 1080))
+    painter = FramePainter(timeline)
+    for time, third in ((2.0, "disappointment"), (8.0, "happiness"), (3.0, "disappointment")):
+        frame = np.full((1080, 1920, 3), 128, np.uint8)
+        painter.draw(frame, time)
+        shown = colours_in(frame, labels, slice(0, 1080), slice(1040, 1500))
+        assert shown == ["anxiety", "surprise", third, "sadness"]
 
 
 @pytest.mark.parametrize("grey", [0, 255])

@@ -1,15 +1,20 @@
 import itertools
+import os
 import sys
+import warnings
+import xml.etree.ElementTree
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from s2d_hf.colors import label_colours, text_colour, to_rgb
+from s2d_hf.colors import fade, label_colours, text_colour, to_rgb
 from s2d_hf.labels import LABELS
 from s2d_hf.timeline import VideoTimeline
 from s2d_hf.timeline.plotting import plot_timeline
@@ -35,6 +40,35 @@ def bands_of(axes: object) -> list[tuple[float, float, str]]:
     """Start, end and colour of what is drawn in a band."""
     boxes = [(patch.get_x(), patch.get_x() + patch.get_width(), patch) for patch in axes.patches]
     return [(start, end, to_hex(patch.get_facecolor()).upper()) for start, end, patch in boxes]
+
+
+def on_white(colour: str, strength: float) -> np.ndarray:
+    """What is seen of white paper through a layer of a colour: red, green and blue, 0 to 255."""
+    white, full = (Image.new("RGB", (1, 1), name) for name in ("#FFFFFF", colour))
+    return np.array(Image.blend(white, full, strength).getpixel((0, 0)))
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """RGB `(height, width, 3)`, as whole numbers that can be negative."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def rows_and_columns(figure: Figure, artist: object) -> tuple[slice, slice]:
+    """Where an artist of a figure that was drawn is in the picture."""
+    place, height = artist.get_window_extent(), figure.bbox.height
+    return (
+        slice(round(height - place.y1), round(height - place.y0)),
+        slice(round(place.x0), round(place.x1)),
+    )
+
+
+def weak_scores(num_windows: int = 10, score: float = 0.24) -> np.ndarray:
+    """Of the labels of DFEW: "angry" first, but by little."""
+    rest = [0.2, 0.12, 0.12, 0, 0.12, 0.1, 0.1]
+    scores = np.array(rest) / sum(rest) * (1 - score)
+    scores[3] = score
+    return np.tile(scores, (num_windows, 1))
 
 
 def all_text(figure: Figure) -> str:
@@ -79,9 +113,18 @@ def test_other_labels_have_colours_of_their_own():
 
 
 def test_text_on_colours_has_the_contrast_that_wcag_asks_for():
-    for colour in label_colours(LABELS["MAFW"]).values():
+    colours = label_colours(LABELS["MAFW"]).values()
+    for colour in [fade(colour, strength) for colour in colours for strength in np.linspace(0, 1, 41)]:
         both = luminance(to_rgb(colour)), luminance(to_rgb(text_colour(colour)))
         assert (max(both) + 0.05) / (min(both) + 0.05) > 4.5
+
+
+def test_faded_colours_are_those_of_a_thin_layer_on_white():
+    for colour in label_colours(LABELS["MAFW"]).values():
+        assert (fade(colour, 1), fade(colour, 0)) == (colour, "#FFFFFF")
+        assert (fade(colour, 1.5), fade(colour, -0.1)) == (colour, "#FFFFFF")
+        for strength in (0.1, 0.24, 0.5, 0.9):
+            assert np.abs(to_rgb(fade(colour, strength)) - on_white(colour, strength)).max() <= 1
 
 
 def luminance(rgb: tuple[int, int, int]) -> float:
@@ -90,7 +133,7 @@ def luminance(rgb: tuple[int, int, int]) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def test_bands_are_the_segments():
+def test_bands_are_the_segments_and_as_strong_as_their_mean_scores():
     faces = [
         made_face(1, 0.5, 20, scores=smooth_scores(60, 7, 3)),
         made_face(4, 3, 12.25, scores=smooth_scores(30, 7, 5)),
@@ -101,26 +144,51 @@ def test_bands_are_the_segments():
     bands = axes_of(figure, "segments")
     assert list(bands) == [1, 4]
     for face in faces:
-        wanted = [(segment.start, segment.end, colours[segment.label]) for segment in face.segments]
         drawn = bands_of(bands[face.track])
-        assert len(wanted) > 1 and [band[2] for band in drawn] == [band[2] for band in wanted]
-        assert np.allclose([band[:2] for band in drawn], [band[:2] for band in wanted])
+        assert len(face.segments) > 1
+        assert np.allclose([band[:2] for band in drawn], [(part.start, part.end) for part in face.segments])
+        for (_, _, colour), segment in zip(drawn, face.segments, strict=True):
+            inside = (face.times > segment.start) & (face.times < segment.end)
+            mean = face.scores[inside, timeline.labels.index(segment.label)].mean()
+            assert np.abs(to_rgb(colour) - on_white(colours[segment.label], mean)).max() <= 1
+
+
+def test_a_weak_segment_is_pale_but_seen(tmp_path):
+    faces = [made_face(1, scores=weak_scores()), made_face(2, scores=np.tile(np.eye(7)[3], (10, 1)))]
+    figure = plot_timeline(made_timeline(*faces), tmp_path / "plot.png")
+    pixels = pixels_of(tmp_path / "plot.png")
+    red = label_colours(LABELS["DFEW"])["angry"]
+    for track, score in ((1, 0.24), (2, 1.0)):
+        axes = axes_of(figure, "segments")[track]
+        rows, columns = rows_and_columns(figure, axes.patches[0])
+        band = pixels[rows, columns]
+        # left of the text, between the white rims
+        field = band[4:-8, 10:300]
+        assert np.abs(field - on_white(red, score)).max() <= 1
+        # a thin line beneath it has the full colour
+        full = (np.abs(band[:, 10:300] - to_rgb(red)).max(axis=-1) <= 1).all(axis=1)
+        assert full[-6:].sum() >= 2 and full[4:-6].any() == (score == 1)
+        thumbnails = axes_of(figure, "thumbnails")[track]
+        rows, columns = rows_and_columns(figure, thumbnails.patches[3])
+        left = pixels[rows.start + 10 : rows.stop - 10, columns.start]
+        assert np.abs(left - on_white(red, score)).max() <= 1
+    assert "angry 24 %" in all_text(figure) and "angry 100 %" in all_text(figure)
 
 
 def test_names_are_written_where_they_fit():
     scores = np.full((100, 2), 0.02)
-    # 96 seconds, and 4
-    scores[:96, 0] = scores[96:, 1] = 0.98
+    # 84 seconds, 11, and 5
+    scores[:84, 0] = scores[84:95, 1] = scores[95:, 0] = 0.98
     labels = ("disappointment", "helplessness")
     timeline = made_timeline(made_face(1, 0, 100, labels=labels, scores=scores), labels=labels, duration=100)
     figure = plot_timeline(timeline)
     axes = axes_of(figure, "segments")[1]
-    assert len(axes.patches) == 2
-    (text,) = axes.texts
-    assert text.get_text() == "disappointment"
+    assert len(axes.patches) == 3
+    assert [text.get_text() for text in axes.texts] == ["disappointment 98 %", "helplessness"]
     figure.canvas.draw()
-    written, field = text.get_window_extent(), axes.patches[0].get_window_extent()
-    assert field.x0 < written.x0 and written.x1 < field.x1 and field.y0 <= written.y0 and written.y1 <= field.y1
+    for text, patch in zip(axes.texts, axes.patches[:2], strict=True):
+        written, field = text.get_window_extent(), patch.get_window_extent()
+        assert field.x0 < written.x0 and written.x1 < field.x1 and field.y0 <= written.y0 and written.y1 <= field.y1
 
 
 def test_areas_are_the_scores():
@@ -245,7 +313,7 @@ def test_a_timeline_from_json_has_no_row_of_thumbnails(tmp_path):
 def test_legend_names_every_label_within_the_figure(labels):
     face = made_face(1, labels=labels)
     figure = plot_timeline(made_timeline(face, labels=labels, cuts=[3.0]))
-    (legend,) = figure.legends
+    legend, note = figure.legends
     entries = [text.get_text() for text in legend.get_texts()]
     assert sorted(entries) == sorted([*labels, "cut"])
     figure.canvas.draw()
@@ -253,6 +321,19 @@ def test_legend_names_every_label_within_the_figure(labels):
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
     # beneath it the first row begins
     assert box.y0 >= max(axes.get_window_extent().y1 for axes in figure.axes if axes.get_label() != "cut")
+    # above it, and below the title, is what the strength of the bands means
+    above = note.get_window_extent()
+    assert above.y0 >= box.y1 and above.x1 <= figure.bbox.x1
+    assert above.y1 <= min(text.get_window_extent().y0 for text in figure.texts)
+
+
+def test_legend_says_what_pale_bands_are():
+    figure = plot_timeline(made_timeline(made_face(1)))
+    note = figure.legends[1]
+    assert [text.get_text() for text in note.get_texts()] == ["band: the paler, the lower its mean score"]
+    shades = [luminance(np.array(patch.get_facecolor()[:3]) * 255) for patch in note.findobj(Rectangle)[:-1]]
+    assert len(shades) > 3 and shades == sorted(set(shades))
+    assert len(plot_timeline(made_timeline()).legends) == 1  # without a face there are no bands
 
 
 @pytest.mark.parametrize(
@@ -268,10 +349,58 @@ def test_files_are_what_their_names_say(name, start, tmp_path):
 def test_picture_has_the_colours_of_the_segments(tmp_path):
     timeline = made_timeline(made_face(1, 0, 10, scores=np.tile(np.eye(7)[1], (10, 1))), duration=10)
     plot_timeline(timeline, tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    pixels = pixels_of(tmp_path / "plot.png")
     share = (pixels == to_rgb(label_colours(timeline.labels)["sad"])).all(axis=-1).mean()
     assert 0.2 < share < 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("笑顔.mp4".encode(), "□□.mp4"),
+        ("مرحبا.mp4".encode(), "مرحبا.mp4"),
+        ("हँसी 😀🫠.mp4".encode(), "□□□□ 😀□.mp4"),
+        (b"a\xff--b.mp4", "a□--b.mp4"),
+        ("two\nlines\x01\u3000&<$x$.mp4".encode(), "two lines□ &<$x$.mp4"),
+    ],
+)
+def test_any_name_of_a_file_is_drawn_without_warnings(name, title, tmp_path):
+    """Also one that isn't valid UTF-8: Python has lone surrogates for its bytes."""
+    try:
+        (tmp_path / os.fsdecode(name)).touch()
+    except OSError:
+        pytest.skip("The file system allows no such name.")
+    (video,) = tmp_path.iterdir()
+    timeline = made_timeline(made_face(1), source=str(video))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for suffix in (".png", ".pdf", ".svg"):
+            figure = timeline.plot(f"{video}{suffix}")
+    assert figure.texts[0].get_text() == title
+    assert sorted(os.listdir(os.fsencode(tmp_path))) == sorted([name, name + b".pdf", name + b".png", name + b".svg"])
+    assert len(xml.etree.ElementTree.parse(f"{video}.svg").getroot())
+    # the title is there: of the height of letters, and wide
+    ink = (pixels_of(Path(f"{video}.png"))[20:70, 200:1000] < 100).all(axis=-1)
+    assert ink.any(axis=0).sum() > 50 and ink.any(axis=1).sum() > 15
+
+
+def test_labels_that_the_font_lacks_warn_of_nothing():
+    labels = ("喜び", "sad\udcff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot_timeline(made_timeline(made_face(1, labels=labels), labels=labels))
+        figure.canvas.draw()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["□□", "sad□"]
+
+
+def test_characters_of_a_second_font_are_drawn():
+    timeline = made_timeline(source="⌢.mp4")  # which comes with matplotlib in STIX only
+    assert plot_timeline(timeline).texts[0].get_text() == "□.mp4"
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans", "STIXGeneral"]}), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot_timeline(timeline)
+        figure.canvas.draw()
+    assert figure.texts[0].get_text() == "⌢.mp4"
 
 
 @pytest.mark.parametrize("name", ["plot.jpg", "plot", "plot.mp4"])

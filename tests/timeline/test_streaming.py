@@ -1,5 +1,7 @@
 import itertools
 import logging
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -205,6 +207,24 @@ def test_camera(monkeypatch):
     assert camera.is_released
 
 
-def test_no_camera():
-    with pytest.raises(OSError, match="no camera 99"):
-        open_stream(99)
+@pytest.mark.parametrize("number", [99, -1, 2**31])
+def test_no_camera(number):
+    with pytest.raises(OSError, match=f"no camera {number}"):
+        open_stream(number)
+
+
+def test_no_camera_is_one_line():
+    """OpenCV's warnings go past Python's streams; what it warns of otherwise is as before."""
+    code = """
+import sys, cv2
+from s2d_hf.timeline.streaming import open_stream
+before = cv2.utils.logging.getLogLevel()
+try:
+    open_stream(99)
+except OSError as error:
+    print(error)
+print(cv2.utils.logging.getLogLevel() == before != cv2.utils.logging.LOG_LEVEL_SILENT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["There is no camera 99, or another program uses it.", "True"]
+    assert done.stderr == "" and done.returncode == 0
