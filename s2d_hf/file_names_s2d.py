@@ -25,4 +25,9 @@ def is_url(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "is_url", "natural_order"]
+def printable(name: str) -> str:
+    """A file's name as text that every table and file can hold: bytes that are no UTF-8 are written as `\\xff`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "is_url", "natural_order", "printable"]

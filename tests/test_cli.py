@@ -54,7 +54,7 @@ def test_own_labels(official_state, landmark_weights, tmp_path, capsys):
     (["predict", "a.mp4", "--fast"], 2, "unrecognized arguments: --fast"),
     (["predict", "nowhere.mp4"], 1, "no video or folder nowhere.mp4"),
     (["predict", "{video}", "--model", "./nowhere"], 1, "--model: there is no file or folder ./nowhere"),
-    (["predict", "{video}", "--face-detector-weights", "no.pth"], 1, "--face-detector-weights: there is no file no.pth"),
+    (["predict", "{video}", "--face-detector-weights", "no.pth"], 1, "detector-weights: there is no file no.pth"),
     (["predict", "{video}", "--plot", "plot.gif"], 1, "--plot plot.gif must end in"),
     (["convert", "nowhere.pth", "out"], 1, "no checkpoint file nowhere.pth"),
     (["archive", "./nowhere", "out"], 1, "no folder or table ./nowhere"),
@@ -73,8 +73,8 @@ def test_quick_answers(arguments, code, said, face_video):
         "print(run.returncode, seconds, memory.ru_maxrss, memory.ru_utime + memory.ru_stime)\n"
         "print(run.stdout + run.stderr)"
     )
-    printed = subprocess.run([sys.executable, "-I", "-c", measure, *command], capture_output=True, text=True, check=True)
-    numbers, _, output = printed.stdout.partition("\n")
+    measured = [sys.executable, "-I", "-c", measure, *command]
+    numbers, _, output = subprocess.check_output(measured, text=True).partition("\n")
     returned, _, kilobytes, computing = map(float, numbers.split())
     assert returned == code and said in output and "Traceback" not in output
     assert kilobytes < 100_000 and computing < 0.5
@@ -137,7 +137,11 @@ def test_demo_starts_with_the_settings(monkeypatch, capsys):
 
 
 def test_console_script():
-    for command, expected in (([], "convert"), (["convert"], "--landmark-weights FILE"), (["predict"], "hf://OWNER/REPOSITORY/FILE")):
+    for command, expected in (
+        ([], "convert"),
+        (["convert"], "--landmark-weights FILE"),
+        (["predict"], "hf://OWNER/REPOSITORY/FILE"),
+    ):
         run = subprocess.run([CONSOLE_SCRIPT, *command, "--help"], capture_output=True, text=True, check=True)
         assert expected in run.stdout
     run = subprocess.run([CONSOLE_SCRIPT, "--version"], capture_output=True, text=True, check=True)

@@ -32,7 +32,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..file_names_s2d import natural_order
+from ..file_names_s2d import natural_order, printable
 from ..timeline.results import TABLE_FIELDS, VideoTimeline
 from .sources import ArchiveItem
 
@@ -247,7 +247,7 @@ class ArchiveRecords:
         return sorted(outcomes, key=lambda outcome: natural_order(outcome["name"]))
 
     def _save_outcome(self, name: str, status: str, **fields: Any) -> None:
-        texts = {key: _printable(value) for key, value in fields.items() if isinstance(value, str)}
+        texts = {key: printable(value) for key, value in fields.items() if isinstance(value, str)}
         outcome = {"name": name, "status": status, "finished": _now(), **fields, **texts}
         self._write(self._outcome_path(name, status), _to_json(outcome))
         for other in STATUSES:
@@ -373,11 +373,6 @@ def _to_json(value: Any) -> bytes:
 
 def _show(settings: Mapping[str, Any], name: str) -> str:
     return repr(settings[name]) if name in settings else "not set"
-
-
-def _printable(text: str) -> str:
-    """File names that are no UTF-8 may have come into a message; tables can't hold them."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _times(count: int) -> str:

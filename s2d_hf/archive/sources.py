@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..data.sources import HubItem, stored_file
-from ..file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
+from ..file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order, printable
 
 if TYPE_CHECKING:
     import datasets
@@ -120,7 +120,7 @@ def _list_folder(root: Path) -> list[ArchiveItem]:
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
         ]
     # file systems allow names that are no text, and tables don't
-    names = {path: _as_text(path.relative_to(root).as_posix()) for path in found}
+    names = {path: printable(path.relative_to(root).as_posix()) for path in found}
     return [ArchiveItem(names[path], path=str(path)) for path in sorted(found, key=lambda p: natural_order(names[p]))]
 
 
@@ -219,10 +219,6 @@ def _existing(path: str) -> str:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {path}")
     return path
-
-
-def _as_text(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 __all__ = ["ArchiveItem", "list_videos"]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..file_names_s2d import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -132,6 +134,7 @@ class VideoTimeline:
         `label` (the most probable one) and its `score`, `segment` (the smoothed label), the box `x1`, `y1`, `x2`,
         `y2` at `time` in pixels, and a column of probabilities under each label's name.
         """
+        video = printable(self.source)
         rows = []
         for face in self.tracks:
             for window, time in enumerate(face.times):
@@ -140,7 +143,7 @@ class VideoTimeline:
                 box = [math.nan] * 4 if located is None else located[0].tolist()
                 best = int(scores.argmax())
                 rows.append(
-                    [self.source, face.track, face.starts[window], time, face.ends[window], self.labels[best],
+                    [video, face.track, face.starts[window], time, face.ends[window], self.labels[best],
                      scores[best], face.segment_at(float(time)).label, *box, *scores]
                 )  # fmt: skip
         frame = pd.DataFrame(rows, columns=[*TABLE_FIELDS, *self.labels])
