@@ -1,5 +1,6 @@
 """What names of files and addresses tell. Nothing heavy is imported here."""
 
+import os
 import re
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -27,7 +28,7 @@ def is_url(source: str) -> bool:
 
 def printable(name: str) -> str:
     """A file's name as text that every table and file can hold: bytes that are no UTF-8 are written as `\\xff`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "is_url", "natural_order", "printable"]
