@@ -19,6 +19,7 @@ from .model_options import (
     check_model_path,
     checkpoint_settings,
     chosen_model,
+    hide_loading_bars,
     model_settings,
 )
 from .prediction_command import FAILED, NO_FACE, add_predict_parser
@@ -73,6 +74,7 @@ def _archive(arguments: argparse.Namespace) -> int:
         from .model_sources import DEFAULT_MODEL
     except ImportError as error:
         raise ImportError(f'archives need more libraries: pip install "s2d-hf[archive]". ({error})') from error
+    hide_loading_bars()
     summary = analyse_archive(
         source,
         os.path.expanduser(arguments.output),
@@ -129,6 +131,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     from .demo import launch_demo
     from .model_sources import DEFAULT_MODEL
 
+    hide_loading_bars()
     launch_demo(model or DEFAULT_MODEL, arguments.host, arguments.port, arguments.share, **settings)
 
 
@@ -172,6 +175,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     from .conversion import convert_checkpoint
     from .downloads import fetch_checkpoint, is_hub_address
 
+    hide_loading_bars()
     report = convert_checkpoint(
         fetch_checkpoint(source) if is_hub_address(source) else source,
         os.path.expanduser(arguments.output),
@@ -216,6 +220,7 @@ def _export_onnx(arguments: argparse.Namespace) -> None:
     from .model_sources import find_model
     from .onnx_export import export_onnx
 
+    hide_loading_bars()
     reports = export_onnx(
         find_model(arguments.model, **checkpoint_settings(arguments)),
         os.path.expanduser(arguments.output),

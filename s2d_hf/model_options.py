@@ -118,6 +118,16 @@ def check_model_path(name: str, option: str) -> None:
         raise FileNotFoundError(f"{option}: there is no file or folder {name}.")
 
 
+def hide_loading_bars() -> None:
+    """Hides transformers' bars over a model's tensors, which are loaded in a second, but not those of downloads."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    if not are_progress_bars_disabled():
+        logging.disable_progress_bar()  # of the Hub's client, too
+        enable_progress_bars()
+
+
 __all__ = [
     "MODEL_VARIABLE",
     "add_checkpoint_arguments",
@@ -125,5 +135,6 @@ __all__ = [
     "check_model_path",
     "checkpoint_settings",
     "chosen_model",
+    "hide_loading_bars",
     "model_settings",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
-from .model_options import add_model_arguments, chosen_model, model_settings
+from .model_options import add_model_arguments, chosen_model, hide_loading_bars, model_settings
 from .prediction_printing import JsonLines, Tables, count_of
 
 # Exit codes, beside 0 (every video was analysed, and a face was found) and argparse's 2.
@@ -125,6 +125,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         from .model_sources import DEFAULT_MODEL
         from .timeline import S2DTimeline
 
+        hide_loading_bars()
         analyse = S2DTimeline.from_pretrained(model or DEFAULT_MODEL, **settings)
     try:
         for video in videos:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..colors import fade, label_colours
+from ..prediction_printing import clock, count_of
 from ..timeline import FaceTimeline, VideoTimeline
 
 TOP_LABELS = 3
@@ -83,7 +84,7 @@ def summary(timeline: VideoTimeline) -> str:
     text = (
         "Someone who leaves and comes back, or is there again after a cut, counts as a new face." if count > 1 else ""
     )
-    return message("done", f"{count} face{'s' * (count > 1)} in {seconds}", text)
+    return message("done", f"{count_of(count, 'face')} in {seconds}", text)
 
 
 def face_cards(timeline: VideoTimeline) -> str:
@@ -101,7 +102,7 @@ def _face_card(face: FaceTimeline, labels: tuple[str, ...]) -> str:
     strongest = [(labels[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:TOP_LABELS]]
     bars = [_bar(label, score, colours[label]) for label, score in strongest]
     segments = [
-        f'<li><span class="s2d-time">{_clock(segment.start)} – {_clock(segment.end)}</span> '
+        f'<li><span class="s2d-time">{clock(segment.start)} – {clock(segment.end)}</span> '
         f"{_swatch(colours[segment.label], segment.score)} {escape(segment.label)} {segment.score:.0%}</li>"
         for segment in face.segments
     ]
@@ -109,7 +110,7 @@ def _face_card(face: FaceTimeline, labels: tuple[str, ...]) -> str:
 <article class="s2d-face" data-track="{face.track}">
   {_thumbnail(face)}
   <div>
-    <h3>Face {face.track} <span class="s2d-time">{_clock(face.start)} – {_clock(face.end)}</span></h3>
+    <h3>Face {face.track} <span class="s2d-time">{clock(face.start)} – {clock(face.end)}</span></h3>
     <ul class="s2d-bars">{"".join(bars)}</ul>
     <details><summary>Over time</summary><ol>{"".join(segments)}</ol></details>
   </div>
@@ -137,9 +138,3 @@ def _thumbnail(face: FaceTimeline) -> str:
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img src="data:image/jpeg;base64,{data}" alt="Face {face.track}">'
-
-
-def _clock(seconds: float) -> str:
-    """`0:04.2`: minutes, seconds and tenths."""
-    tenths = round(seconds * 10)
-    return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"

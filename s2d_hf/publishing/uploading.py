@@ -179,8 +179,8 @@ def publish_folder(
         fresh_environment=fresh_environment,
         probe=probe,
     )
-    say(str(report))
     report.raise_for_problems(allow_missing)
+    say(str(report))
     api = HfApi(token=token, library_name="s2d_hf")
     if not dry_run and (token or get_token()) is None:
         raise PublishingError("There is no token to write with: run `hf auth login`, or set `HF_TOKEN`.")
