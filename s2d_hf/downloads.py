@@ -12,6 +12,7 @@ from huggingface_hub import (
     HfApi,
     cached_assets_path,
     constants,
+    get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
     is_offline_mode,
@@ -232,7 +233,8 @@ def _fetch(address: str, what: str, partial: Path) -> None:
     if is_offline_mode():
         raise _not_downloaded(what, "landmark_weights", address)
     logger.warning(
-        f"Downloading {what} from {address}, once. No licence is named there for it. It is kept in {partial.parent}."
+        f"Downloading {what} from {address}{_size_in_words(address)}, once; it is kept in {partial.parent}. No licence "
+        f"is named there. {_USE}"
     )
     try:
         try:
@@ -249,6 +251,14 @@ def _fetch(address: str, what: str, partial: Path) -> None:
         ) from error
     except Exception as error:  # no connection, or a broken one: the client's errors have no base class
         raise _not_downloaded(what, "landmark_weights", address) from error
+
+
+def _size_in_words(address: str) -> str:
+    try:
+        size = get_hf_file_metadata(address).size
+    except Exception:  # the client's errors have no base class; the download will meet the same one
+        size = None
+    return "" if size is None else f", {size / 1e6:.1f} MB"
 
 
 def _resume(address: str, partial: Path) -> None:

@@ -26,17 +26,17 @@ FACE_DETECTORS = ("retinaface", "yunet", "sfd", "blazeface", "scrfd")
 # How each of face-alignment's detectors names its threshold.
 _THRESHOLD_ARGUMENTS = ("confidence_threshold", "score_threshold", "filter_threshold", "min_score_thresh")
 # From where face-alignment downloads the weights of each, under which name it keeps them in PyTorch's folder, and the
-# licence that their origin names.
+# licence that their origin names, with their size where it was measured.
 _DOWNLOADS = {
     "retinaface": (
         "https://www.adrianbulat.com/downloads/python-fan/retinaface_mobilenet0.25.pth",
         "retinaface_mobilenet0.25.pth",
-        "MIT",
+        "MIT; 1.8 MB",
     ),
     "yunet": (
         "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
         "face_detection_yunet_2023mar.onnx",
-        "MIT",
+        "MIT; 0.2 MB",
     ),
     "sfd": (
         "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",

@@ -11,6 +11,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
+    def do_HEAD(self) -> None:
+        data = self.server.files.content.get(self.path)
+        self.send_response(404 if data is None else 200)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+
     def do_GET(self) -> None:
         files: FileServer = self.server.files
         asked = self.headers.get("Range")

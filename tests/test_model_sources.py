@@ -105,7 +105,7 @@ def test_first_answer_downloads_and_converts_and_the_second_does_not(predict, el
     for said in (
         "Downloading hf://cyinen/S2D/pretrain-AffectNet-7.pth, 1 MB", "apache-2.0", "for research only",
         "no decisions about people", "labels are those of AffectNet-7", str(elsewhere.home),
-        f"Downloading the authors' landmark detector from {elsewhere.files.url}",
+        f"Downloading the authors' landmark detector from {elsewhere.files.url}{LANDMARK_PATH}, 4.",
     ):  # fmt: skip
         assert said in first.stderr
     (second,) = elsewhere.run(predict)
