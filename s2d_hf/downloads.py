@@ -233,8 +233,8 @@ def _fetch(address: str, what: str, partial: Path) -> None:
     if is_offline_mode():
         raise _not_downloaded(what, "landmark_weights", address)
     logger.warning(
-        f"Downloading {what} from {address}{_size_in_words(address)}, once; it is kept in {partial.parent}. No licence "
-        f"is named there. {_USE}"
+        f"Downloading {what} from {address}{_size_in_words(address)}, once; it is kept in {partial.parent}. No "
+        f"licence is named there. {_USE}"
     )
     try:
         try:
