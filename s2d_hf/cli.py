@@ -3,11 +3,13 @@
 import argparse
 import io
 import json
+import logging
 import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import __version__
@@ -22,6 +24,7 @@ from .model_options import (
     hide_loading_bars,
     model_settings,
 )
+from .output_folder import check_output_folder
 from .prediction_command import FAILED, NO_FACE, add_predict_parser
 from .prediction_printing import count_of
 
@@ -51,7 +54,7 @@ def _add_archive(commands: argparse._SubParsersAction) -> None:
             "the reason in failures.csv. On the GPUs of one machine: accelerate launch -m s2d_hf.cli archive ...; on "
             f"a cluster: --ray. Exit code: 0, {NO_FACE} if there is no face in any video, {FAILED} if videos failed."
         ),
-        epilog="example: s2d-hf archive interviews/ results/ --model dfew-set1 --ray --num-actors 8",
+        epilog="example: s2d-hf archive interviews/ results/ --ray --num-actors 8",
     )
     parser.add_argument("source", help="a folder, a .csv, .jsonl or .parquet file, or a dataset of the Hub")
     parser.add_argument("output", help="the folder to write, or to go on with")
@@ -117,7 +120,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         "demo",
         help="a page in the browser: drop a video, see its faces and expressions",
         description='A page on this machine to try a model with videos and the webcam (pip install "s2d-hf[demo]").',
-        epilog="example: s2d-hf demo --model dfew-set1",
+        epilog="example: s2d-hf demo --model affectnet7",
     )
     add_model_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: this machine only)")
@@ -169,16 +172,17 @@ def _convert(arguments: argparse.Namespace) -> None:
     dataset = settings.pop("dataset", None)
     if dataset is not None:
         settings["labels"] = find_labels(dataset)
-    source = os.path.expanduser(arguments.checkpoint)
+    source, output = os.path.expanduser(arguments.checkpoint), os.path.expanduser(arguments.output)
     if "://" not in source and not os.path.exists(source):
         raise FileNotFoundError(f"There is no checkpoint file {arguments.checkpoint}.")
+    check_output_folder(Path(output), arguments.overwrite)
     from .conversion import convert_checkpoint
-    from .downloads import fetch_checkpoint, is_hub_address
+    from .model_sources import find_checkpoint
 
     hide_loading_bars()
     report = convert_checkpoint(
-        fetch_checkpoint(source) if is_hub_address(source) else source,
-        os.path.expanduser(arguments.output),
+        find_checkpoint(source, arguments.landmark_weights),
+        output,
         adapter_num_heads=arguments.adapter_heads,
         overwrite=arguments.overwrite,
         crop_faces=arguments.crop_faces,
@@ -198,7 +202,7 @@ def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
             "beside it. What was written is compared with PyTorch, and refused if it differs "
             '(pip install "s2d-hf[onnx]").'
         ),
-        epilog="example: s2d-hf export-onnx dfew-set1 dfew-set1-onnx --int8",
+        epilog="example: s2d-hf export-onnx affectnet7 affectnet7-onnx --int8",
     )
     parser.add_argument(
         "model", help="the model's folder or its name on the Hub, or a checkpoint of the paper's authors"
@@ -239,6 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what it can't write
             stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
+    notes = logging.getLogger(f"{__package__}.model_sources")
+    notes.addFilter(as_typed := _AsTyped(arguments))
     try:
         return arguments.run(arguments) or 0
     except NotDownloadedError as error:
@@ -253,6 +259,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("s2d-hf: interrupted.", file=sys.stderr)
         return 130
+    finally:
+        notes.removeFilter(as_typed)
+
+
+class _AsTyped(logging.Filter):
+    """Notes of the library in the terms of the command line."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        super().__init__()
+        self.arguments = arguments
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _as_typed(record.getMessage(), self.arguments), ()
+        return True
 
 
 def _as_typed(message: str, arguments: argparse.Namespace) -> str:

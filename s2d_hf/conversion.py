@@ -243,12 +243,15 @@ def convert_state_dict(
     """
     state, report = dict(state), ConversionReport()
     has_classifier = "head.fc_cls.weight" in state
+    names_in_file = {}
     for kind in ("weight", "bias"):
         if f"norm.{kind}" in state and f"ln_post.{kind}" not in state:  # how image checkpoints name it
-            state[f"ln_post.{kind}"] = state.pop(f"norm.{kind}")
+            names_in_file[f"ln_post.{kind}"] = f"norm.{kind}"
         if f"head.{kind}" in state and not has_classifier:
-            state[f"head.fc_cls.{kind}"] = state.pop(f"head.{kind}")
-            report.notes.append(f"head.{kind} was taken as the classifier, for want of head.fc_cls.{kind}.")
+            names_in_file[f"head.fc_cls.{kind}"] = f"head.{kind}"
+    state |= {name: state.pop(in_file) for name, in_file in names_in_file.items()}
+    if "head.fc_cls.weight" in names_in_file:
+        report.notes.append("head was taken as the classifier, for want of head.fc_cls.")
     report.mapped = {part: [] for part in _NAMES}
     if config.prompt_type != "none":
         detector, prefix = carried_landmark_detector(state)
@@ -268,9 +271,9 @@ def convert_state_dict(
         tensor = state[name]
         # 1x1 convolutions became matrix products
         converted[new_name] = tensor.flatten(1) if _is_pointwise(name) and tensor.ndim == 4 else tensor
-        report.mapped[part].append((name, new_name))
+        report.mapped[part].append((names_in_file.get(name, name), new_name))
     report.mapped = {part: pairs for part, pairs in report.mapped.items() if pairs}
-    _refuse_misfits(state, converted, unknown, config, report)
+    _refuse_misfits(converted, [f"{name} {tuple(state[name].shape)}" for name in unknown], config, report)
     return converted, report
 
 
@@ -332,7 +335,6 @@ def _reason_to_drop(name: str, state: dict[str, torch.Tensor], config: S2DConfig
 
 
 def _refuse_misfits(
-    state: dict[str, torch.Tensor],
     converted: dict[str, torch.Tensor],
     unknown: list[str],
     config: S2DConfig,
@@ -341,9 +343,9 @@ def _refuse_misfits(
     with torch.device("meta"):
         expected = _model_class(config)(config).state_dict()
     old_names = {new: old for pairs in report.mapped.values() for old, new in pairs}
-    problems = [f"{name} {tuple(state[name].shape)}: unknown name" for name in unknown]
+    problems = [f"{name}: unknown name" for name in unknown]
     problems += [
-        f"{old_names[name]}: shape {tuple(state[old_names[name]].shape)}, expected {tuple(expected[name].shape)}"
+        f"{old_names[name]}: shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
         for name, tensor in converted.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
@@ -442,7 +444,8 @@ def convert_checkpoint(
         )
     if num_attention_heads is None:
         report.notes.append(
-            f"{config.num_attention_heads} attention heads assumed, {config.hidden_size} / 64; no tensor tells them."
+            f"the number of attention heads, which no tensor tells, was taken as {config.num_attention_heads}: the "
+            f"width of {config.hidden_size} over 64, as in the published ViTs of this size."
         )
 
     model = _model_class(config)(config)

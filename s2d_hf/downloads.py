@@ -13,6 +13,7 @@ from huggingface_hub import (
     cached_assets_path,
     constants,
     get_hf_file_metadata,
+    get_session,
     hf_hub_download,
     hf_hub_url,
     is_offline_mode,
@@ -45,6 +46,8 @@ LANDMARK_ADDRESS = (
     "landmark/mobilefacenet_model_best.pth.tar"
 )
 LANDMARK_BLOB = "3f7d78be085b0dc33ec914bc1d70fc991ba04bfa"
+
+_PATIENCE = 10  # seconds, for a host that does not answer
 
 _USE = (
     "The faces that such models were trained on are for research only. The labels are expressions as onlookers see "
@@ -112,7 +115,11 @@ def fetch_checkpoint(address: str, revision: str | None = None, token: str | boo
     file = parse_hub_address(address)
     file = HubFile(file.repo_id, file.name, file.revision or revision)
     cached = try_to_load_from_cache(file.repo_id, file.name, revision=file.revision)
-    if not isinstance(cached, str) and not is_offline_mode():
+    if not is_reachable(file.url):  # the client would try again and again
+        if isinstance(cached, str):
+            return Path(cached)
+        raise _not_downloaded(address, "model", file.url)
+    if not isinstance(cached, str):
         _announce(address, file, token)
     try:
         return Path(hf_hub_download(file.repo_id, file.name, revision=file.revision, token=token))
@@ -129,6 +136,18 @@ def fetch_checkpoint(address: str, revision: str | None = None, token: str | boo
         ) from error
     except HFValidationError as error:
         raise ValueError(f"{address}: {error}") from error
+
+
+def is_reachable(address: str) -> bool:
+    """Whether the host of an address answers at all; never with `HF_HUB_OFFLINE`."""
+    if is_offline_mode():
+        return False
+    host = urlsplit(address)
+    try:
+        get_session().head(f"{host.scheme}://{host.netloc}", timeout=_PATIENCE)
+    except Exception:  # the client's errors have no base class
+        return False
+    return True
 
 
 def list_checkpoints(repo_id: str, revision: str | None = None, token: str | bool | None = None) -> list[str]:
@@ -191,7 +210,7 @@ def find_landmark_file(given: str | os.PathLike | None = None) -> Path:
         try:
             return fetch_checkpoint(name)
         except NotDownloadedError as error:
-            raise _not_downloaded(name, "landmark_weights", error.files["model"]) from error
+            raise _not_downloaded(name, "landmark_weights", error.files["model"]) from None
     if is_url(name):
         return _download(name, name)
     path = Path(name).expanduser()
@@ -230,7 +249,7 @@ def _download(address: str, what: str, blob: str | None = None) -> Path:
 
 
 def _fetch(address: str, what: str, partial: Path) -> None:
-    if is_offline_mode():
+    if not is_reachable(address):
         raise _not_downloaded(what, "landmark_weights", address)
     logger.warning(
         f"Downloading {what} from {address}{_size_in_words(address)}, once; it is kept in {partial.parent}. No "
@@ -293,6 +312,7 @@ __all__ = [
     "fetch_checkpoint",
     "find_landmark_file",
     "is_hub_address",
+    "is_reachable",
     "landmark_download",
     "list_checkpoints",
     "parse_hub_address",

@@ -17,7 +17,7 @@ class NotDownloadedError(OSError):
         self.what, self.reason, self.files = what, reason, dict(files)
         super().__init__(
             f"{self.missing}, and pass the path{'s' * (len(files) > 1)} of what you fetched as "
-            f"{' and '.join(f'`{argument}`' for argument in files)}."
+            f"{_listed([f'`{argument}`' for argument in files])}."
         )
 
     @property
@@ -28,6 +28,11 @@ class NotDownloadedError(OSError):
             f"{self.what} is not on this machine, and {self.reason}. Where there is a network, fetch{listed}\nbring "
             f"{'them' if len(self.files) > 1 else 'it'} here"
         )
+
+
+def _listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 __all__ = ["NotDownloadedError"]

@@ -141,7 +141,12 @@ class FaceDetector:
 def detector_download(name: str) -> str | None:
     """The address from which a detector's weights have yet to be downloaded; `None` where they are here."""
     address, file, _ = _DOWNLOADS[name]
-    return None if Path(torch.hub.get_dir(), "checkpoints", file).is_file() else address
+    return None if (_cache_folder() / file).is_file() else address
+
+
+def _cache_folder() -> Path:
+    """PyTorch's folder, in which face-alignment keeps what it downloads."""
+    return Path(torch.hub.get_dir(), "checkpoints")
 
 
 def _announce_download(name: str) -> None:
@@ -158,7 +163,7 @@ def _announce_download(name: str) -> None:
         raise OSError("HF_HUB_OFFLINE is set")
     logger.warning(
         f"Downloading the weights of the face detector {name} from {address}, once (licence: {_DOWNLOADS[name][2]}). "
-        f"They are kept in {Path(torch.hub.get_dir(), 'checkpoints')}."
+        f"They are kept in {_cache_folder()}."
     )
 
 
@@ -185,7 +190,8 @@ def _load_detector(name: str, weights: str | None, threshold: float, device: str
         if weights is None:
             raise OSError(
                 f"The weights of the face detector {name} could not be downloaded: {error}. Fetch them where there is "
-                f"a network, and pass the file's path as `face_detector_weights`:\n  {_DOWNLOADS[name][0]}"
+                f"a network, and put the file into {_cache_folder()} or pass its path as `face_detector_weights`:\n  "
+                f"{_DOWNLOADS[name][0]}"
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{weights} does not hold the weights of the face detector {name}. ({reason})") from error

@@ -32,7 +32,15 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def checkpoint_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What [`find_model`] takes beside the model, of the options that were given."""
+    """
+    What [`find_model`] takes beside the model, of the options that were given.
+
+    Raises:
+        FileNotFoundError: if there is no such file of weights.
+    """
+    weights = arguments.landmark_weights
+    if weights is not None and "://" not in weights and not os.path.isfile(os.path.expanduser(weights)):
+        raise FileNotFoundError(f"--landmark-weights: there is no file {weights}.")
     labels = arguments.labels
     settings = {
         "dataset": arguments.dataset,

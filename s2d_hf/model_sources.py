@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
-from huggingface_hub import cached_assets_path, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub import cached_assets_path, hf_hub_download, hf_hub_url, is_offline_mode, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from transformers.utils import logging
 
 from . import __version__
@@ -20,6 +22,7 @@ from .downloads import (
     fetch_checkpoint,
     find_landmark_file,
     is_hub_address,
+    is_reachable,
     landmark_download,
 )
 from .errors import NotDownloadedError
@@ -69,16 +72,8 @@ def find_model(
     name = os.path.expanduser(source)
     if dataset is not None and labels is not None:
         raise ValueError("`dataset` stands for `labels`: give one or the other.")
-    if is_hub_address(name):
-        try:
-            checkpoint = fetch_checkpoint(name, revision, token)
-        except NotDownloadedError as error:
-            # whoever fetches it will need the detector as well
-            landmarks = landmark_download() if landmark_weights is None else None
-            more = {} if landmarks is None else {"landmark_weights": landmarks}
-            raise NotDownloadedError(error.what, error.reason, error.files | more) from error
-    elif os.path.isfile(name):
-        checkpoint = Path(name)
+    if is_checkpoint(name):
+        checkpoint = find_checkpoint(name, landmark_weights, revision, token)
     else:
         given = {
             "dataset": dataset,
@@ -88,8 +83,7 @@ def find_model(
         }
         for argument in (argument for argument, value in given.items() if value is not None):
             raise ValueError(f"`{argument}` is for a checkpoint of the paper's authors, and {name} is none.")
-        _check_model(name, revision, token)
-        return name
+        return _find_transformers_model(name, revision, token)
     arguments = {
         "labels": find_labels(dataset) if dataset is not None else labels and tuple(labels),
         "num_attention_heads": num_attention_heads,
@@ -102,24 +96,72 @@ def find_model(
     return str(_converted(checkpoint, landmark_weights, arguments))
 
 
-def _check_model(name: str, revision: str | None, token: str | bool | None) -> None:
-    """Refuses what is no model, where transformers would ask the Hub for a file's name or speak of `config.json`."""
+def is_checkpoint(source: str | os.PathLike) -> bool:
+    """Whether a source is a checkpoint's file or address, and no folder and no name on the Hub."""
+    name = os.path.expanduser(source)
+    return is_hub_address(name) or os.path.isfile(name)
+
+
+def find_checkpoint(
+    source: str | os.PathLike,
+    landmark_weights: str | os.PathLike | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> Path:
+    """
+    The file of an authors' checkpoint, downloaded if need be; see [`find_model`].
+
+    Raises:
+        NotDownloadedError: if it can't be downloaded; it names the landmark detector, too, if that has yet to be.
+        OSError, ValueError: see [`fetch_checkpoint`].
+    """
+    name = os.path.expanduser(source)
+    if not is_hub_address(name):
+        return Path(name)
+    try:
+        return fetch_checkpoint(name, revision, token)
+    except NotDownloadedError as error:
+        landmarks = landmark_download() if landmark_weights is None else None
+        more = {} if landmarks is None else {"landmark_weights": landmarks}
+        raise NotDownloadedError(error.what, error.reason, error.files | more) from None
+
+
+def _find_transformers_model(name: str, revision: str | None, token: str | bool | None) -> str:
+    """
+    A model's folder, or its name on the Hub after a look whether it is one there.
+
+    Raises:
+        OSError, ValueError: where transformers would try again and again, or speak of `config.json`.
+    """
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "config.json")):
             raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
-        return
-    is_path = name.count("/") > 1 or os.path.isabs(name) or name.startswith(".")
-    if is_path or name.lower().endswith(CHECKPOINT_SUFFIXES):
-        raise FileNotFoundError(f"There is no model folder and no checkpoint {name}.")
+        return name
+    is_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
+    if not is_name or name.lower().endswith(CHECKPOINT_SUFFIXES):
+        raise FileNotFoundError(
+            f"There is no model folder and no checkpoint {name}; a model of the Hub is named OWNER/NAME."
+        )
+    address = hf_hub_url(name, "config.json", revision=revision)
+    if not is_reachable(address):
+        try:
+            return snapshot_download(name, revision=revision, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"{urlsplit(address).netloc} is out of reach"
+            raise FileNotFoundError(
+                f"There is no model folder {name}, the Hub's model of that name is not on this machine, and {reason}."
+            ) from error
     try:
         hf_hub_download(name, "config.json", revision=revision, token=token)
-    except LocalEntryNotFoundError:
-        return  # without a network; what is in the cache is transformers' to find
     except EntryNotFoundError as error:
         listed = checkpoints_in(name, revision, token)
         raise ValueError(f"{name} on the Hub is no model of transformers. {listed}") from error
-    except (OSError, ValueError):
-        return  # transformers says what is wrong
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"There is no model folder {name}, and on the Hub no model of that name, or not for you: see "
+            "`hf auth login`."
+        ) from error
+    return name
 
 
 def _converted(checkpoint: Path, landmark_weights: Path | None, arguments: dict) -> Path:
@@ -137,10 +179,10 @@ def _converted(checkpoint: Path, landmark_weights: Path | None, arguments: dict)
     folder = cache / key[:32]
     with FileLock(cache / f"{key[:32]}.lock"):
         if not folder.is_dir():
-            logger.warning(f"Converting {arguments['named']}, once; the model is kept in {folder}.")
             unfinished = cache / f"{key[:32]}.unfinished"
             report = convert_checkpoint(checkpoint, unfinished, landmark_weights, overwrite=True, **arguments)
             unfinished.rename(folder)
+            logger.warning(f"Converted {arguments['named']}, once; the model is kept in {folder}.")
             for note in report.notes:
                 logger.warning(f"{arguments['named']}: {note}")
     return folder
@@ -155,4 +197,4 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["DEFAULT_MODEL", "find_model"]
+__all__ = ["DEFAULT_MODEL", "find_checkpoint", "find_model", "is_checkpoint"]

@@ -29,7 +29,7 @@ def add_predict_parser(commands: argparse._SubParsersAction) -> None:
             'for each face, into a pipe or file as JSON lines, one with "event": "scores" for each window of each '
             'face as soon as it is known, and one with "event": "video" for each video at its end (or "event": '
             f'"error"). Exit code: 0 if a face was found, {NO_FACE} if there is none in any video, {FAILED} after an '
-            "error."
+            "error. Of a folder's videos, each has files of its own: NAME-VIDEO.SUFFIX for NAME.SUFFIX."
         ),
         epilog="example: s2d-hf predict meeting.mp4 --plot meeting.png --annotate annotated.mp4",
     )
@@ -75,7 +75,7 @@ def find_videos(source: str) -> tuple[list[str | int], dict[str, str]]:
         elif entry.is_dir():
             passed_over[entry.name] = "a folder"
         elif entry.suffix.lower() not in VIDEO_SUFFIXES:
-            passed_over[entry.name] = "no video by its name"
+            passed_over[entry.name] = "not a video file"
         else:
             videos.append(str(entry))
     if not videos:
@@ -138,7 +138,8 @@ def _predict(arguments: argparse.Namespace) -> int:
             print(f"s2d-hf: {count_of(run.num_failed, 'video')} of {len(videos)} failed.", file=sys.stderr)
         return FAILED
     if run.num_faces == 0:
-        print(f"s2d-hf: no face was found in {arguments.source}.", file=sys.stderr)
+        if not run.is_read_by_people:  # who have seen it
+            print(f"s2d-hf: no face was found in {arguments.source}.", file=sys.stderr)
         return NO_FACE
     return 0
 
@@ -160,8 +161,8 @@ class _Run:
     def __init__(self, arguments: argparse.Namespace, videos: list[str | int]):
         self.arguments = arguments
         self.videos = videos
-        is_read_by_people = sys.stdout.isatty() and not arguments.json
-        self.printer = Tables(is_live=isinstance(videos[0], int)) if is_read_by_people else JsonLines()
+        self.is_read_by_people = sys.stdout.isatty() and not arguments.json
+        self.printer = Tables(is_live=isinstance(videos[0], int)) if self.is_read_by_people else JsonLines()
         self.writes_files = any((arguments.timeline, arguments.plot, arguments.annotate))
         self.is_read = True
         self.num_faces = self.num_failed = 0

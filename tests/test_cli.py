@@ -42,7 +42,7 @@ def test_own_labels(official_state, landmark_weights, tmp_path, capsys):
     arguments = ["convert", str(tmp_path / "own.pth"), str(tmp_path / "out"), "--landmark-weights"]
     arguments += [str(landmark_weights), "--labels", "a, b,c,d,e,f,g"]
     assert main(arguments) == 0
-    assert "1 attention heads assumed" in capsys.readouterr().out
+    assert "attention heads, which no tensor tells, was taken as 1" in capsys.readouterr().out
     config = S2DForVideoClassification.from_pretrained(tmp_path / "out").config
     assert list(config.id2label.values()) == list("abcdefg")
 

@@ -140,7 +140,7 @@ def test_tensors_that_do_not_fit_are_named_one_by_one(official_state):
         convert_state_dict(state, infer_config(state, num_attention_heads=4))
     message = str(refusal.value)
     assert "blocks.1.mlp.fc2.weight: shape (64, 255), expected (64, 256)" in message
-    assert "prompt_blocks.2.conv1x1.weight: shape (64, 9, 1, 1), expected (64, 8)" in message
+    assert "prompt_blocks.2.conv1x1.weight: shape (64, 9), expected (64, 8)" in message
     assert "blocks.0.attn.q_norm.weight (16,): unknown name" in message
     assert "s2d.layers.2.layernorm_before.bias (64,): missing" in message
 

@@ -111,7 +111,7 @@ def test_first_answer_downloads_and_converts_and_the_second_does_not(predict, el
     (second,) = elsewhere.run(predict)
     assert scores(second) == scores(first)
     assert elsewhere.downloads() == []
-    assert "Downloading" not in second.stderr and "Converting" not in second.stderr
+    assert "Downloading" not in second.stderr and "Converted" not in second.stderr
     # without a network, too, and quietly
     (third,) = elsewhere.run([*predict, "--quiet"], HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert scores(third) == scores(first) and third.stderr == ""
@@ -245,7 +245,7 @@ def test_a_checkpoint_is_converted_once_for_its_content(checkpoint, landmark_wei
     shutil.copy(checkpoint, file)
     options = {"landmark_weights": landmark_weights, "num_attention_heads": 4}
     folder = find_model(file, **options)
-    assert "Converting" in caplog.text
+    assert "Converted" in caplog.text
     caplog.clear()
     assert find_model(str(file), **options) == folder and not caplog.text
     others = [find_model(file, **options, dataset="ferv39k"), find_model(file, **options, labels=tuple("abcdefg"))]

@@ -98,7 +98,7 @@ def test_folder(predict, face_clip, empty_clip, tmp_path):
     code, lines, errors = predict(videos, "--timeline", tmp_path / "t.csv")
     assert code == 0
     assert f"passed over in {videos}: " in errors
-    for said in ("._10.mp4 (hidden)", ".hidden.mp4 (hidden)", "notes.txt (no video by its name)", "more (a folder)"):
+    for said in ("._10.mp4 (hidden)", ".hidden.mp4 (hidden)", "notes.txt (not a video file)", "more (a folder)"):
         assert said in errors
     ended = [line for line in lines if line["event"] == "video"]
     assert [Path(line["video"]).name for line in ended] == ["9.MP4", "10.mp4"]

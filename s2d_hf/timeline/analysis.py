@@ -72,7 +72,7 @@ class S2DTimeline:
             GPU and 1 elsewhere. A camera's windows don't wait for each other.
         detect_every (`int`): Frames from one detection to the next.
         max_gap (`float`): Seconds for which a face may go unnoticed within a track.
-        min_duration (`float`): Shorter tracks are dropped, in seconds.
+        min_duration (`float`): Shorter tracks are dropped, in seconds, unless the whole video is shorter.
         switch_cost (`float`): How reluctantly the segments' label changes; see [`smooth_labels`].
 
     Raises:
@@ -178,7 +178,7 @@ class S2DTimeline:
             # whoever fetches the model will need the detector as well
             address = None if face_detector_weights else detector_download(face_detector or FACE_DETECTORS[0])
             more = {} if address is None else {"face_detector_weights": address}
-            raise NotDownloadedError(error.what, error.reason, error.files | more) from error
+            raise NotDownloadedError(error.what, error.reason, error.files | more) from None
         if folder != os.path.expanduser(model):
             hub_arguments = {}  # they were for the checkpoint
         chosen = {"face_margin": face_margin, "do_align_faces": do_align_faces, "face_detector": face_detector}
@@ -309,6 +309,7 @@ class _Analysis:
         self.cuts: list[float] = []
         self.pending: list[_Window] = []
         self.last_time = 0.0
+        self.keeps_all = False
 
     def run(self) -> Iterator[float]:
         """Goes through the stream; yields the time of each frame that was read, in seconds."""
@@ -325,6 +326,8 @@ class _Analysis:
 
     def result(self) -> VideoTimeline:
         """What was found up to here."""
+        # in a photograph, or a video that is shorter itself, no face lasts for longer
+        self.keeps_all = self.last_time < self.settings.min_duration
         for followed in self.follower.finish():
             self._take(followed)
         for number in list(self.active):
@@ -362,15 +365,22 @@ class _Analysis:
         state.squares.extend((*face.center, side, face.angle))
         state.latest.append(_Crop(followed.time, torch.from_numpy(crop).permute(2, 0, 1)))
         if state.number is None and followed.time - state.frame_times[0] >= self.settings.min_duration:
-            self.kept.append(state)
-            state.number = len(self.kept)
-            self._report(state)
+            self._keep_track(state)
         if len(state.frame_times) == state.next_window + self.length:
             self._add_window(state)
             state.next_window += self.settings.window_stride
 
+    def _keep_track(self, state: _TrackState) -> None:
+        """A track that has lasted for long enough, or as long as the video."""
+        if state.number is None:
+            self.kept.append(state)
+            state.number = len(self.kept)
+            self._report(state)
+
     def _end_track(self, number: int) -> None:
         state = self.active.pop(number)
+        if self.keeps_all:
+            self._keep_track(state)
         if state.number is not None:
             covered = state.next_window + self.length - self.settings.window_stride
             uncovered = len(state.frame_times) - covered

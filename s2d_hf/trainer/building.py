@@ -26,11 +26,11 @@ from ..data import (
     from_table,
 )
 from ..data.benchmarks import find_benchmark
-from ..downloads import find_landmark_file, is_hub_address
+from ..downloads import find_landmark_file
 from ..file_names_s2d import is_url
 from ..image_processing_s2d import S2DImageProcessor
 from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, LandmarkEncoder
-from ..model_sources import find_model
+from ..model_sources import find_model, is_checkpoint
 from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from ..video_processing_s2d import S2DVideoProcessor
 from .recipes import DataArguments, ModelArguments, StageArguments
@@ -207,9 +207,8 @@ def find_start(arguments: ModelArguments, needs_labels: bool = False) -> str | N
     start = arguments.model_name_or_path
     if start is None:
         return None
-    is_checkpoint = is_hub_address(start) or os.path.isfile(os.path.expanduser(start))
     options = {}
-    if is_checkpoint:
+    if is_checkpoint(start):
         options = {"dataset": arguments.checkpoint_dataset, "landmark_weights": _landmark_file(arguments)}
     try:
         return find_model(start, **options, needs_labels=needs_labels)
@@ -226,7 +225,7 @@ def _landmark_file(arguments: ModelArguments) -> str | None:
     in_folder = os.path.join(os.path.expanduser(source), LANDMARK_WEIGHTS_NAME)
     if os.path.isfile(in_folder):
         return in_folder
-    return source if is_hub_address(source) or is_url(source) or os.path.isfile(os.path.expanduser(source)) else None
+    return source if is_url(source) or is_checkpoint(source) else None
 
 
 def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
@@ -245,7 +244,7 @@ def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
             return None
         source = start
     source = os.path.expanduser(source)
-    if is_hub_address(source) or is_url(source) or os.path.isfile(source):
+    if is_url(source) or is_checkpoint(source):
         return read_landmark_encoder(find_landmark_file(source))
     encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
     if encoder is None and arguments.landmark_encoder is not None:

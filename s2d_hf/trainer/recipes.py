@@ -48,7 +48,8 @@ class ModelArguments:
         },
     )
     freeze_backbone: bool = field(
-        default=True, metadata={"help": "Dynamic stage: tune only what the paper tunes, under 10 % at its size."}
+        default=True,
+        metadata={"help": "Dynamic stage: tune only what the paper tunes, under a tenth."},
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "`eager`, `sdpa`, `flash_attention_2` or `flex_attention`."}

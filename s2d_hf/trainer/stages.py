@@ -91,7 +91,7 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
             _say("Measured on drawn faces of people not trained on; this says nothing about real faces.")
     for result in [] if run.evaluate_only else results:
         kind = "image" if result.name == "static" else "video"
-        _say(f'pipeline("{kind}-classification", model="{result.folder}")')
+        _say(f'pipeline("{kind}-classification", model="{result.folder}", trust_remote_code=True)')
     return results
 
 

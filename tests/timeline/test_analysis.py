@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from PIL import Image
 
 from s2d_hf import S2DForVideoClassification, S2DVideoProcessor
 from s2d_hf.face_cropping_s2d import crop_square
@@ -327,3 +328,20 @@ def test_interrupted_camera(converted, shared, monkeypatch):
     assert set(sizes) == {1}  # nobody who is watched live waits for others
     assert len(timeline.tracks) == 1 and timeline.tracks[0].end == 15 / 8
     assert len(timeline.tracks[0].times) == 7
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_faces_of_photographs_and_of_videos_that_are_shorter_than_a_track(converted, shared, tmp_path, num_frames):
+    """A real face, as a video, and of one frame as a picture, too."""
+    picture = skimage.data.astronaut()
+    videos = [write_video(tmp_path / "short.mp4", [picture] * num_frames)]
+    if num_frames == 1:
+        Image.fromarray(picture).save(tmp_path / "photo.jpg")
+        videos.append(tmp_path / "photo.jpg")
+    for video in videos:
+        (face,) = load(converted, shared)(video, progress=False).tracks
+        x1, y1, x2, y2 = face.boxes[0]
+        assert x1 < 178 + 30 and x2 > 268 - 30 and y1 < 60 + 30 and y2 > 178 - 30
+        assert len(face.scores) == 1 and face.end < 0.5 and len(face.segments) == 1
+    black = write_video(tmp_path / "black.mp4", [np.zeros_like(picture)])
+    assert load(converted, shared)(black, progress=False).tracks == []
