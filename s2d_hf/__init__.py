@@ -60,5 +60,5 @@ def __dir__() -> list[str]:
 
 
 # The command `s2d-hf` answers --help and mistakes at once, and loads torch and transformers only for its work.
-if Path(sys.argv[0] if sys.argv else "").stem != "s2d-hf":
+if Path(sys.argv[0] if sys.argv else "").name not in ("s2d-hf", "s2d-hf.exe"):
     from . import auto_classes  # noqa: F401

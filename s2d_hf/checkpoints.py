@@ -6,7 +6,7 @@ import mmap
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .pickle_reading import Storage, TensorRecord, read_pickle
+from .pickle_reading import UNREADABLE, Storage, TensorRecord, read_pickle
 
 # where a training loop puts the state dict, the authors' first
 STATE_KEYS = ("model", "model_state_dict", "state_dict", "module")
-# what wrappers put before the names: DataParallel, torch.compile
-WRAPPERS = ("module.", "_orig_mod.")
+# what wrappers put before all names: DataParallel, torch.compile, Lightning
+WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _SEARCH_DEPTH = 3
+_LONGEST_NAME = 500
+# Views of one storage may be copied, but not without end.
+_LARGEST_SHARE = 4  # of the file's size
 
 
 def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
@@ -51,26 +54,33 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a readable PyTorch checkpoint: {error}.") from error
-    return {_unwrapped(name): tensor for name, tensor in tensors.items()}
+    while prefix := next((prefix for prefix in WRAPPERS if _all_start(tensors, prefix)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
-def _unwrapped(name: str) -> str:
-    for prefix in WRAPPERS:
-        name = name.removeprefix(prefix)
-    return name
+def _all_start(names: Iterable[str], prefix: str) -> bool:
+    names = list(names)
+    return bool(names) and all(name.startswith(prefix) for name in names)
 
 
 def _read_pytorch_file(path: Path) -> dict[str, torch.Tensor]:
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise ValueError("it is empty (0 bytes)")
     with open(path, "rb") as file:
-        if file.read(2) == b"PK":
-            return _read_zip(path)
+        beginning = file.read(64)
+        if beginning.startswith(b"PK"):
+            return _read_zip(path, size)
+        if beginning.startswith(b"version https://git-lfs"):
+            raise ValueError("it is a pointer of Git LFS, and not the file: `git lfs pull` fetches that")
+        if beginning.lstrip().startswith(b"<"):
+            raise ValueError("it is a web page: download the file itself")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return _read_legacy(mapped)
 
 
-def _read_zip(path: Path) -> dict[str, torch.Tensor]:
+def _read_zip(path: Path, size: int) -> dict[str, torch.Tensor]:
     """The form since PyTorch 1.6: an uncompressed zip file with a pickle, and a file for each storage."""
     # whatever zipfile raises over a damaged file; it has no base class for that
     damages = (
@@ -80,10 +90,10 @@ def _read_zip(path: Path) -> dict[str, torch.Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-            _refuse_bombs(archive, path.stat().st_size)
+            _refuse_bombs(archive, size)
             pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
             if len(pickles) != 1:
-                raise ValueError("it is a zip file, but none that torch.save wrote: it has no data.pkl")
+                raise ValueError("it is a zip file, but none that torch.save wrote: it has not one data.pkl")
             folder = pickles[0].removesuffix("data.pkl")
             order = entries.get(f"{folder}byteorder")
             if order is not None and archive.read(order) != sys.byteorder.encode():
@@ -96,7 +106,7 @@ def _read_zip(path: Path) -> dict[str, torch.Tensor]:
                     raise ValueError(f"its part data/{storage.key} is missing")
                 return archive.read(entry)
 
-            return _build_tensors(state, read_storage)
+            return _build_tensors(state, read_storage, size)
     except damages as error:
         raise ValueError(f"it is damaged or cut off ({type(error).__name__}: {error})") from error
 
@@ -105,6 +115,8 @@ def _refuse_bombs(archive: zipfile.ZipFile, file_size: int) -> None:
     entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("its parts are compressed, which torch.save never does")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("it has two parts of one name")
     if sum(entry.file_size for entry in entries) > file_size:
         raise ValueError("its parts are larger than the file")
 
@@ -139,7 +151,7 @@ def _read_legacy(mapped: mmap.mmap) -> dict[str, torch.Tensor]:
         start, end = places[storage.key]
         return mapped[start:end]
 
-    return _build_tensors(find_state_dict(loaded), read_storage)
+    return _build_tensors(find_state_dict(loaded), read_storage, len(mapped))
 
 
 def find_state_dict(loaded: Any) -> dict[str, TensorRecord]:
@@ -155,10 +167,16 @@ def find_state_dict(loaded: Any) -> dict[str, TensorRecord]:
             numbers = [key for key, item in place.items() if isinstance(item, TensorRecord) and isinstance(key, int)]
             if numbers:
                 raise ValueError(f"it is damaged: a tensor has the number {numbers[0]} in place of a name")
+            unreadable = [repr(key) for key, item in place.items() if item is UNREADABLE]
+            if unreadable:
+                raise ValueError(
+                    f"{len(unreadable)} of its tensors are of a kind that can't be read, such as {unreadable[0][:80]}"
+                )
             return _tensors_of(place)
-    deeper = dict(_search(loaded, "", _SEARCH_DEPTH))
+    deeper = dict(_search(loaded, "", _SEARCH_DEPTH, set()))
     if len(deeper) > 1:
-        raise ValueError(f"it holds tensors under {', '.join(deeper)}, and one cannot tell which are the model's")
+        places = ", ".join(repr(place)[:80] for place in list(deeper)[:5])
+        raise ValueError(f"it holds tensors under {places}, and one cannot tell which are the model's")
     if not deeper:
         raise ValueError(f"it holds no state dict, neither at its top nor under {', '.join(STATE_KEYS)}")
     return next(iter(deeper.values()))
@@ -169,10 +187,11 @@ def _tensors_of(value: Any) -> dict[str, TensorRecord]:
     return {name: item for name, item in items if isinstance(name, str) and isinstance(item, TensorRecord)}
 
 
-def _search(value: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str, TensorRecord]]]:
-    """Dictionaries of named tensors and where they are, down to some depth; none within another."""
-    if not isinstance(value, dict) or depth == 0:
+def _search(value: Any, place: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[str, TensorRecord]]]:
+    """Dictionaries of named tensors and where they are, down to some depth; none within another, and each once."""
+    if not isinstance(value, dict) or depth == 0 or id(value) in seen:
         return
+    seen.add(id(value))
     for key, item in value.items():
         if not isinstance(key, str):  # numbers: the state of an optimizer
             continue
@@ -180,18 +199,24 @@ def _search(value: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str,
         if found:
             yield f"{place}{key}", found
         else:
-            yield from _search(item, f"{place}{key}.", depth - 1)
+            yield from _search(item, f"{place}{key}.", depth - 1, seen)
 
 
 def _build_tensors(
-    state: dict[str, TensorRecord], read_storage: Callable[[Storage], bytes]
+    state: dict[str, TensorRecord], read_storage: Callable[[Storage], bytes], file_size: int
 ) -> dict[str, torch.Tensor]:
     """The tensors that records describe, after a check that each lies within its storage."""
+    for name, record in state.items():
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise ValueError(f"it is damaged: a tensor is called {name[:80]!r}")
+        _check_record(name, record)
+    sizes = (math.prod(record.size) * record.storage.dtype.itemsize for record in state.values())
+    if sum(sizes) > _LARGEST_SHARE * file_size:
+        raise ValueError("it is damaged: its tensors are larger than the file")
     storages: dict[str, torch.Tensor] = {}
     tensors: dict[str, torch.Tensor] = {}
     for name, record in state.items():
         storage = record.storage
-        _check_record(name, record)
         if storage.key not in storages:
             data = read_storage(storage)
             if len(data) != storage.numel * storage.dtype.itemsize:
@@ -206,13 +231,14 @@ def _build_tensors(
 
 def _check_record(name: str, record: TensorRecord) -> None:
     storage, numbers = record.storage, (record.storage.numel, record.offset, *record.size, *record.stride)
-    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+    if len(record.size) > 16 or not all(type(number) is int and 0 <= number < 2**40 for number in numbers):
         raise ValueError(f"{name} is damaged: its shape is impossible")
     last = record.offset + sum((size - 1) * step for size, step in zip(record.size, record.stride, strict=False))
     is_empty = 0 in record.size
     if (
         len(record.size) != len(record.stride)
-        or len(record.size) > 16
+        # PyTorch counts what an empty tensor would hold otherwise
+        or math.prod(max(1, size) for size in record.size) >= 2**62
         # more than there are: one value shown many times
         or math.prod(record.size) > storage.numel
         or (not is_empty and last >= storage.numel)

@@ -10,11 +10,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from . import __version__
 from .errors import NotDownloadedError
-from .labels import find_labels
+from .labels import LABELS, dataset_in_name, find_labels
 from .model_options import (
     add_checkpoint_arguments,
     add_model_arguments,
@@ -26,7 +26,7 @@ from .model_options import (
 )
 from .output_folder import check_output_folder
 from .prediction_command import FAILED, NO_FACE, add_predict_parser
-from .prediction_printing import count_of
+from .prediction_printing import count_of, visible
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -283,20 +283,27 @@ def _as_typed(message: str, arguments: argparse.Namespace) -> str:
         name = other_names.get(match.group(1), match.group(1))
         return f"--{name.replace('_', '-')}" if hasattr(arguments, name) else match.group(0)
 
-    return re.sub(r"`(\w+)`", option, message)
+    return visible(re.sub(r"`(\w+)`", option, message))
 
 
 def _tell_what_to_fetch(error: NotDownloadedError, argv: Sequence[str], arguments: argparse.Namespace) -> str:
     """What is missing, where it lies, and the command to run once it is here."""
     command = list(argv)
     for argument, address in error.files.items():
-        file = urlsplit(address).path.rpartition("/")[2]
+        file = unquote(urlsplit(address).path).rpartition("/")[2]
         option = f"--{argument.replace('_', '-')}"
         typed = getattr(arguments, argument, None) or getattr(arguments, "checkpoint", None)
         if argument == "model" and typed in command:
             command[command.index(typed)] = file
+        elif argument == "model" and f"--model={typed}" in command:
+            command[command.index(f"--model={typed}")] = f"--model={file}"
         else:
             command += [option, file]
+        if argument == "model" and typed and not (arguments.dataset or arguments.labels):
+            # what the address says may be more than the file's own name does
+            said = {dataset_in_name(typed, len(labels)) for labels in LABELS.values()} - {None}
+            said -= {dataset_in_name(file, len(labels)) for labels in LABELS.values()}
+            command += ["--dataset", said.pop()] if len(said) == 1 else []
     return f"{error.missing}, and run\n  s2d-hf {shlex.join(command)}"
 
 

@@ -22,6 +22,8 @@ _DETECTOR = "landmark encoder"
 # Of tensors that are dropped for one reason, a report names so many.
 _MAX_NAMES = 4
 _MAX_PROBLEMS = 40
+# No published ViT has a quarter of so many.
+_MAX_BLOCKS = 256
 
 # Names of the authors' code and ours, by the part of the model, in the order in which a report lists them. {i} stands
 # for the index of a block, {p} for weight or bias.
@@ -148,13 +150,13 @@ def infer_config(
         "patch_size": patch_size,
         "num_channels": state["patch_embed.proj.weight"].shape[1],
         "hidden_size": hidden_size,
-        "num_hidden_layers": _count(state, "blocks"),
+        "num_hidden_layers": _count(state, "blocks.{}.mlp.fc1.weight"),
         "num_attention_heads": num_attention_heads or max(1, hidden_size // 64),
         "intermediate_size": state["blocks.0.mlp.fc1.weight"].shape[0],
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
         "temporal_adapters": "temporal_embedding" in state,
     }
-    prompts = _count(state, "prompt_blocks")
+    prompts = _count(state, "prompt_blocks.{}.conv0_0.weight")
     fields["prompt_type"] = "none"
     if prompts:
         is_shallow = prompts == 1 and fields["num_hidden_layers"] > 1
@@ -186,6 +188,8 @@ def infer_config(
                 f"The checkpoint's classifier has {num_labels} classes, but {len(labels)} labels were given: "
                 f"{', '.join(labels)}."
             )
+        if len({label.strip() for label in labels} - {""}) < num_labels:
+            raise ValueError(f"Each class needs a label of its own, and {', '.join(labels)} were given.")
         fields["id2label"] = dict(enumerate(labels))
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
     else:
@@ -209,21 +213,21 @@ def _check_shapes(state: dict[str, torch.Tensor], dimensions: dict[str, int]) ->
             raise ValueError(f"{name} has the shape {shape}, and should have {number} dimensions, none of them empty.")
 
 
-def _count(state: dict[str, torch.Tensor], part: str) -> int:
+def _count(state: dict[str, torch.Tensor], template: str) -> int:
     """
-    How many blocks there are.
+    How many blocks there are, by a tensor that each of them has.
 
     Raises:
-        ValueError: if some are left out; a model must not grow with the largest number that a name holds.
+        ValueError: if some are left out, or there are too many; a model must not grow with what a name says.
     """
-    pattern = re.compile(rf"{part}\.([0-9]+)\.")
-    found = {match.group(1) for match in map(pattern.match, state) if match}
-    wrong = found - {str(i) for i in range(len(found))}
+    pattern = re.compile(re.escape(template).replace(r"\{\}", "([0-9]+)"))
+    found = {match.group(1) for match in map(pattern.fullmatch, state) if match}
+    wrong = found - {str(i) for i in range(min(len(found), _MAX_BLOCKS))}
     if wrong:
         number = min(wrong, key=lambda digits: (len(digits), digits))
         raise ValueError(
-            f"It has {len(found)} {part}, but one of them has the number {number[:20]}: numbers must follow each "
-            "other, from 0 on."
+            f"It has {template.format(number[:20])}, but only {len(found)} of that kind: numbers must follow each "
+            f"other, from 0 on, to {_MAX_BLOCKS - 1} at most."
         )
     return len(found)
 
@@ -324,7 +328,7 @@ def _reason_to_drop(name: str, state: dict[str, torch.Tensor], config: S2DConfig
         return "another head; head.fc_cls is the classifier"
     if re.fullmatch(r"norm\.(weight|bias)", name):
         return "another norm; ln_post is the final norm"
-    norm = re.fullmatch(r"prompt_norms\.(\d+)\.(weight|bias)", name)
+    norm = re.fullmatch(rf"prompt_norms\.({_INDEX})\.(weight|bias)", name)
     if norm and int(norm.group(1)) >= config.num_prompt_layers:
         return f'never used with prompt_type "{config.prompt_type}"'
     if ".TMA." in name and not config.temporal_adapters:
@@ -351,9 +355,9 @@ def _refuse_misfits(
     ]
     problems += [f"{old_names[name]}: has no place in this model" for name in converted if name not in expected]
     problems += [
-        f"{old_names[name]}: holds values that are no numbers (NaN or infinite)"
+        f"{old_names[name]}: holds values that are no numbers in float32 (NaN or infinite), or of type {tensor.dtype}"
         for name, tensor in converted.items()
-        if not tensor.isfinite().all()
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all()
     ]
     headless = not any(name.startswith("classifier.") for name in converted)
     missing = [name for name in expected if name not in converted]
@@ -383,7 +387,13 @@ def read_landmark_encoder(path: str | Path) -> LandmarkEncoder:
     carried, _ = carried_landmark_detector(state)
     encoder = MobileFaceNetLandmarkEncoder()
     load_landmark_weights(encoder, carried or state, path)
+    _check_numbers(encoder, path)
     return encoder
+
+
+def _check_numbers(encoder: LandmarkEncoder, source: str | Path) -> None:
+    if not all(tensor.isfinite().all() for tensor in encoder.state_dict().values()):
+        raise ValueError(f"{source} holds values that are no numbers (NaN or infinite).")
 
 
 def convert_checkpoint(
@@ -448,10 +458,6 @@ def convert_checkpoint(
             f"width of {config.hidden_size} over 64, as in the published ViTs of this size."
         )
 
-    model = _model_class(config)(config)
-    classifier = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("classifier.")}
-    model.load_state_dict({**classifier, **converted})
-    model.save_pretrained(output)
     crop = {"height": config.image_size, "width": config.image_size}
     settings = {
         "landmark_encoder": encoder,
@@ -462,6 +468,11 @@ def convert_checkpoint(
     }
     S2DImageProcessor(**settings).save_pretrained(output)
     S2DVideoProcessor(**settings, num_frames=config.num_frames).save_pretrained(output)
+    # last: a folder without a configuration is no model, should this be broken off
+    model = _model_class(config)(config)
+    classifier = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("classifier.")}
+    model.load_state_dict({**classifier, **converted})
+    model.save_pretrained(output)
     return report
 
 
@@ -512,6 +523,7 @@ def _find_landmark_encoder(
             )
         encoder = MobileFaceNetLandmarkEncoder()
         load_landmark_weights(encoder, carried, f"{prefix}*")
+        _check_numbers(encoder, f"{prefix}*")
         return encoder
     if given is None and config.prompt_type == "none":
         return None

@@ -31,6 +31,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from transformers.utils import logging
 
+from .checkpoints import read_checkpoint
 from .errors import NotDownloadedError
 from .file_names_s2d import is_url
 
@@ -212,7 +213,13 @@ def find_landmark_file(given: str | os.PathLike | None = None) -> Path:
         except NotDownloadedError as error:
             raise _not_downloaded(name, "landmark_weights", error.files["model"]) from None
     if is_url(name):
-        return _download(name, name)
+        path = _download(name, name)
+        try:
+            read_checkpoint(path)
+        except ValueError as error:  # a page of an error, say, which must not stay
+            path.unlink()
+            raise ValueError(f"What {name} gave is no checkpoint, and was deleted: {error}") from error
+        return path
     path = Path(name).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"`landmark_weights`: there is no file {name}.")
@@ -268,6 +275,8 @@ def _fetch(address: str, what: str, partial: Path) -> None:
         raise OSError(
             f"{what} can't be downloaded from {address}: {error}. Pass the path of a copy as `landmark_weights`."
         ) from error
+    except OSError:  # a full disk, say
+        raise
     except Exception as error:  # no connection, or a broken one: the client's errors have no base class
         raise _not_downloaded(what, "landmark_weights", address) from error
 

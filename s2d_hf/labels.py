@@ -22,15 +22,20 @@ LABELS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-# how names of files mention them, in lower case
+# how names of files mention them, in lower case, as words of their own
 _MENTIONS = {
     "DFEW": r"dfew",
-    "FERV39k": r"ferv[-_ ]?39",
+    "FERV39k": r"ferv[-_ ]?39k?",
     "MAFW": r"mafw",
     "AffectNet": r"affect[-_ ]?net(?:[-_ ]?([78])(?![0-9]))?",
     "RAF-DB": r"raf[-_ ]?db",
     "FERPlus": r"fer[-_ ]?(?:plus|\+)",
 }
+# Beside a mention, these may say that it is not the data set of the classes: prepositions, and other data sets.
+_DOUBTS = re.compile(
+    r"(?<![a-z])(?:no|not|non|without|from|on|to|for|vs|than|and|or|fine-?tuned?|transfer(?:red)?|aff-?wild|afew|sfew|caer|"
+    r"casme|ck\+?|crema|emotionet|expw|fer-?2013|jaffe|kdef|mmi|oulu|ravdess|samm|smic)(?![a-z])"
+)
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:
@@ -75,7 +80,13 @@ def dataset_in_name(name: str | Path, num_classes: int) -> str | None:
     """
     name = str(name)
     where = urlsplit(name).path.split("/", 2)[-1] if "://" in name else Path(name).name
-    found = {dataset: list(re.finditer(pattern, where.lower())) for dataset, pattern in _MENTIONS.items()}
+    where = where.lower()
+    if _DOUBTS.search(where):
+        return None
+    found = {
+        dataset: list(re.finditer(rf"(?<![a-z0-9]){pattern}(?![a-z])", where))
+        for dataset, pattern in _MENTIONS.items()
+    }
     said = [dataset for dataset, mentions in found.items() if mentions]
     if len(said) != 1:
         return None

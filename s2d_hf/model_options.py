@@ -86,16 +86,33 @@ def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file of weights.
+        ValueError: if a number is out of range.
     """
     names = (
         "device", "dtype", "face_detector", "face_detector_weights", "fps", "window_stride", "detect_every",
         "batch_size",
     )  # fmt: skip
+    _check_numbers(arguments)
     weights = arguments.face_detector_weights
     if weights is not None and not os.path.isfile(os.path.expanduser(weights)):
         raise FileNotFoundError(f"--face-detector-weights: there is no file {weights}.")
     settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return settings | checkpoint_settings(arguments)
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    """
+    What the library would refuse as well, after some seconds of loading.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+    if not 0 < arguments.fps <= 1000:  # nor if it is not a number
+        raise ValueError(f"--fps must be positive, 1000 at most, got {arguments.fps}.")
+    for name in ("window_stride", "detect_every", "batch_size", "num_heads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
 
 
 def chosen_model(arguments: argparse.Namespace) -> str | None:
@@ -104,7 +121,10 @@ def chosen_model(arguments: argparse.Namespace) -> str | None:
 
     Raises:
         FileNotFoundError: if it is written as a path, and there is nothing.
+        ValueError: if the option is empty, as an unset variable of a shell is.
     """
+    if arguments.model == "":
+        raise ValueError("--model is empty: name a model, or leave it out for the default one.")
     name = arguments.model or os.environ.get(MODEL_VARIABLE)
     if name:
         check_model_path(name, "--model" if arguments.model else MODEL_VARIABLE)
@@ -120,7 +140,10 @@ def check_model_path(name: str, option: str) -> None:
     """
     path = os.path.expanduser(name)
     is_path = "://" not in name and (
-        os.path.isabs(path) or name.startswith(".") or name.count("/") > 1 or path.endswith((".pth", ".tar", ".pt"))
+        os.path.isabs(path)
+        or name.startswith(".")
+        or name.count("/") > 1
+        or path.endswith((".pth", ".tar", ".pt", ".bin", ".ckpt", ".safetensors"))
     )
     if is_path and not os.path.exists(path):
         raise FileNotFoundError(f"{option}: there is no file or folder {name}.")

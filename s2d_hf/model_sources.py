@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -178,7 +179,8 @@ def _converted(checkpoint: Path, landmark_weights: Path | None, arguments: dict)
     cache = cached_assets_path(LIBRARY, namespace="converted")
     folder = cache / key[:32]
     with FileLock(cache / f"{key[:32]}.lock"):
-        if not folder.is_dir():
+        if not (folder / "config.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
             unfinished = cache / f"{key[:32]}.unfinished"
             report = convert_checkpoint(checkpoint, unfinished, landmark_weights, overwrite=True, **arguments)
             unfinished.rename(folder)

@@ -3,7 +3,8 @@ Pickles as data: what a file of `torch.save` says about tensors, without calling
 
 `pickle` builds objects by calling what the file names, which can run any code. Here the file's opcodes are followed by
 hand. Numbers, strings, lists, tuples and dictionaries come out as they are, and tensors as a description of where
-their values lie. Everything else (arguments, paths, NumPy scalars, classes of any kind) comes out as [`PASSED_OVER`].
+their values lie. Tensors of kinds that no checkpoint of a model needs come out as [`UNREADABLE`], and everything else
+(arguments, paths, NumPy scalars, classes of any kind) as [`PASSED_OVER`].
 """
 
 import pickletools
@@ -58,12 +59,12 @@ class _Global:
     name: str
 
 
-class _PassedOver:
-    def __repr__(self) -> str:
-        return "passed over"
+class _Marker:
+    """What stands in the place of something that is not built."""
 
 
-PASSED_OVER = _PassedOver()
+PASSED_OVER = _Marker()
+UNREADABLE = _Marker()
 
 
 def read_pickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
@@ -76,7 +77,7 @@ def read_pickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
 
     Returns:
         its object, of numbers, strings, `list`, `tuple`, `dict` (also for an `OrderedDict`), [`TensorRecord`] and
-        [`PASSED_OVER`]; and all storages that it names, by their keys.
+        [`PASSED_OVER`] and [`UNREADABLE`]; and all storages that it names, by their keys.
 
     Raises:
         ValueError: if it is no pickle, or a damaged one.
@@ -185,7 +186,8 @@ class _Machine:
 
     def _stack_global(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(_Global(str(module), str(name)))
+        is_named = isinstance(module, str) and isinstance(name, str)
+        self.stack.append(_Global(module, name) if is_named else PASSED_OVER)
 
     def _ext1(self, _: int) -> None:
         self.stack.append(PASSED_OVER)
@@ -216,8 +218,8 @@ class _Machine:
 
     def _binpersid(self, _: None) -> None:
         storage = _describe_storage(self.stack.pop())
-        if isinstance(storage, Storage):
-            self.storages[storage.key] = storage
+        if isinstance(storage, Storage) and self.storages.setdefault(storage.key, storage) != storage:
+            raise ValueError("one part in two forms")
         self.stack.append(storage)
 
     def _readonly_buffer(self, _: None) -> None:
@@ -247,8 +249,8 @@ def _set_items(target: Any, items: list[Any]) -> Any:
     """Pairs of keys and values into a dictionary; keys that are no names or numbers are passed over."""
     if isinstance(target, dict):
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # the hash of a tuple can take for ever
-            if isinstance(key, (str, int)):
+            # the hash of a tuple can take for ever, and those of large numbers can be all the same
+            if isinstance(key, str) or (isinstance(key, int) and key.bit_length() <= 32):
                 target[key] = value
     return target
 
@@ -264,21 +266,26 @@ def _describe_call(named: Any, arguments: Any) -> Any:
     if named.module == "torch._utils" and named.name in _TENSOR_BUILDERS:
         storage, offset, size, stride = arguments[:4]
         is_described = isinstance(storage, Storage) and isinstance(size, tuple) and isinstance(stride, tuple)
-        return TensorRecord(storage, offset, size, stride) if is_described else PASSED_OVER
+        is_changed = any(arguments[6:])  # negated or conjugated when it is read
+        return TensorRecord(storage, offset, size, stride) if is_described and not is_changed else UNREADABLE
     if named.module == "torch._utils" and named.name in _PARAMETER_BUILDERS:
         return arguments[0]
-    return PASSED_OVER
+    if named == _Global("torch._tensor", "_rebuild_from_type_v2"):  # with attributes of its own
+        return _describe_call(arguments[0], arguments[2])
+    return UNREADABLE if named.module.startswith("torch") and "rebuild" in named.name else PASSED_OVER
 
 
 def _describe_storage(identity: Any) -> Any:
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
         return PASSED_OVER
     kind, key, _, numel, *view = identity[1:]
+    if not isinstance(key, str):
+        return PASSED_OVER
     dtype = _DTYPES.get(kind.name) if isinstance(kind, _Global) and kind.module == "torch" else None
     # a view of another storage, which no PyTorch has written since 2017
     if dtype is None or view not in ([], [None]):
         return PASSED_OVER
-    return Storage(str(key), dtype, numel)
+    return Storage(key, dtype, numel)
 
 
-__all__ = ["PASSED_OVER", "Storage", "TensorRecord", "read_pickle"]
+__all__ = ["PASSED_OVER", "UNREADABLE", "Storage", "TensorRecord", "read_pickle"]

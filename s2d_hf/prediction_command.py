@@ -11,7 +11,7 @@ from typing import Any
 
 from .file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
 from .model_options import add_model_arguments, chosen_model, hide_loading_bars, model_settings
-from .prediction_printing import JsonLines, Tables, count_of
+from .prediction_printing import JsonLines, Tables, count_of, visible
 
 # Exit codes, beside 0 (every video was analysed, and a face was found) and argparse's 2.
 FAILED, NO_FACE = 1, 3
@@ -96,6 +96,7 @@ def output_path(requested: str, video: str | int, among: int) -> Path:
 
 def _check_outputs(arguments: argparse.Namespace, videos: list[str | int]) -> None:
     """Everything that would fail after the work is done fails before it."""
+    inputs = {Path(video).resolve() for video in videos if isinstance(video, str)}
     allowed = {"timeline": (".csv", ".json"), "plot": (".png", ".pdf", ".svg"), "annotate": (".mp4",)}
     for name, suffixes in allowed.items():
         requested = getattr(arguments, name)
@@ -106,10 +107,13 @@ def _check_outputs(arguments: argparse.Namespace, videos: list[str | int]) -> No
             raise ValueError(f"--{name} {requested} must end in {' or '.join(suffixes)}.")
         if not path.resolve().parent.is_dir():
             raise FileNotFoundError(f"--{name} {requested}: there is no folder {path.resolve().parent}.")
-        for video in videos:
-            target = output_path(requested, video, len(videos)).resolve()
-            if isinstance(video, str) and target == Path(video).resolve():
-                raise ValueError(f"--{name} {requested} would overwrite the video itself.")
+        if not os.access(path.resolve().parent, os.W_OK):
+            raise PermissionError(f"--{name} {requested}: you may not write into {path.resolve().parent}.")
+        for target in [path, *(output_path(requested, video, len(videos)) for video in videos)]:
+            if target.is_dir():
+                raise ValueError(f"--{name} {requested}: {target} is a folder.")
+            if target.resolve() in inputs:
+                raise ValueError(f"--{name} {requested} would overwrite {target}, one of the videos.")
     if arguments.annotate is not None and any(isinstance(video, int) for video in videos):
         raise ValueError("--annotate needs a video file: a camera's frames are not kept.")
 
@@ -145,7 +149,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _describe_passed_over(folder: str, passed_over: dict[str, str]) -> str:
-    names = [f"{name} ({reason})" for name, reason in passed_over.items()]
+    names = [f"{visible(name)} ({reason})" for name, reason in passed_over.items()]
     left = len(names) - _MAX_NAMES
     listed = ", ".join(names[:_MAX_NAMES]) + (f" and {left} more" if left > 0 else "")
     return f"passed over in {folder}: {listed}."
@@ -161,7 +165,7 @@ class _Run:
     def __init__(self, arguments: argparse.Namespace, videos: list[str | int]):
         self.arguments = arguments
         self.videos = videos
-        self.is_read_by_people = sys.stdout.isatty() and not arguments.json
+        self.is_read_by_people = sys.stdout is not None and sys.stdout.isatty() and not arguments.json
         self.printer = Tables(is_live=isinstance(videos[0], int)) if self.is_read_by_people else JsonLines()
         self.writes_files = any((arguments.timeline, arguments.plot, arguments.annotate))
         self.is_read = True
@@ -187,10 +191,14 @@ class _Run:
                     on_window=lambda window: self._print("window", name, analyse.labels, window),
                 )
                 written = self._write(timeline, video)
-        except (OSError, ValueError) as error:
+        except _NobodyReads:
+            raise
+        except Exception as error:  # decoders raise what they like, and the other videos shall not be lost
             self.num_failed += 1
             self._print("error", name, error)
-            print(f"s2d-hf: error: {error}", file=sys.stderr)
+            known = isinstance(error, (OSError, ValueError)) and name in str(error)
+            text = str(error) if known else f"{name}: {error or type(error).__name__}"
+            print(f"s2d-hf: error: {visible(text)}", file=sys.stderr)
             return
         self.num_faces += len(timeline.tracks)
         self.analysed.append(video)

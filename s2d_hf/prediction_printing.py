@@ -1,6 +1,7 @@
 """What `s2d-hf predict` prints of its results: JSON lines for programs, tables for people."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,8 @@ class Tables:
 
     def video(self, video: str, timeline: "VideoTimeline") -> None:
         count = len(timeline.tracks)
-        print(f"{video}: {clock(timeline.duration)}, {count_of(count, 'face') if count else 'no face was found'}")
+        found = count_of(count, "face") if count else "no face was found"
+        print(f"{visible(video)}: {clock(timeline.duration)}, {found}")
         width = max(10, *(len(label) for label in timeline.labels))
         for face in timeline.tracks:
             print(f"\nface {face.track}")
@@ -84,6 +86,11 @@ def clock(seconds: float) -> str:
     return f"{ahead}:{rest // 10:02}.{rest % 10}"
 
 
+def visible(text: str) -> str:
+    """A text of one's own or others' names, in which nothing can move a terminal's cursor or colour it."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match.group()):02x}", text)
+
+
 def _segment(segment: "Segment") -> dict[str, Any]:
     return {
         "label": segment.label,
@@ -100,10 +107,10 @@ def _rounded(values: Any, digits: int = 4) -> list[float]:
 def _print_json(line: dict[str, Any]) -> None:
     text = json.dumps(line, ensure_ascii=False)
     try:
-        text.encode(sys.stdout.encoding or "utf-8")
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # JSON has a way to write what this output can't
         text = json.dumps(line)
     print(text, flush=True)
 
 
-__all__ = ["JsonLines", "Tables", "clock", "count_of"]
+__all__ = ["JsonLines", "Tables", "clock", "count_of", "visible"]

@@ -34,8 +34,8 @@ def test_places_of_a_state_dict(official_state, tmp_path, wrapping, form):
     loaded = {"epoch": 100, wrapping: official_state}
     if wrapping == "top":
         loaded = official_state
-    elif wrapping == "names":  # of DataParallel
-        loaded = {"state_dict": {f"module.{name}": tensor for name, tensor in official_state.items()}}
+    elif wrapping == "names":  # of DataParallel, compiled
+        loaded = {"state_dict": {f"_orig_mod.module.{name}": tensor for name, tensor in official_state.items()}}
     torch.save(loaded, tmp_path / "checkpoint.pth", **FORMS[form])
     assert_same(read_checkpoint(tmp_path / "checkpoint.pth"), official_state)
 
@@ -162,7 +162,7 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path, shared):
         "empty.pth": "0 bytes",
         "text.safetensors": "safetensors",
         "empty_state.pth": "no state dict",
-        "several.pth": "ema, net",
+        "several.pth": "'ema', 'net'",
         "archive.pth": "none that torch.save wrote",
     }.items():
         with pytest.raises(ValueError, match=reason) as refusal:
@@ -174,6 +174,58 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path, shared):
         read_checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"ik\.pth.*number 1 in place of a name"):
         read_checkpoint(shared / "cases" / "hostile" / "ik.pth")
+
+
+TENSOR = torch.arange(6, dtype=torch.float32).view(2, 3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("unreadable", [
+    TENSOR.to(torch.float8_e4m3fn), TENSOR.to(torch.uint16), TENSOR.to_sparse(), TENSOR.to("meta"),
+    torch.quantize_per_tensor(TENSOR, 0.1, 0, torch.qint8), torch.complex(TENSOR, TENSOR).conj(),
+    torch.complex(TENSOR, TENSOR).conj().imag,
+], ids=["float8", "uint16", "sparse", "meta", "quantized", "conjugate", "negative"])  # fmt: skip
+def test_tensors_that_cannot_be_read_are_not_left_out(tmp_path, unreadable, form):
+    """Nor read wrongly: without them, or with another sign, it would be another model."""
+    torch.save({"model": {"good": TENSOR, "bad": unreadable}}, tmp_path / "a.pth", **FORMS[form])
+    with pytest.raises(ValueError, match=r"a\.pth.*can't be read, such as 'bad'|a\.pth.*(damaged|missing)"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_tensors_with_attributes(tmp_path):
+    marked = TENSOR.clone()
+    marked.origin = "elsewhere"
+    torch.save({"model": {"a": marked}}, tmp_path / "a.pth")
+    assert_same(read_checkpoint(tmp_path / "a.pth"), {"a": TENSOR})
+
+
+def test_names_that_meet_after_unwrapping_stay_apart(tmp_path):
+    torch.save({"model": {"module.a": TENSOR, "a": TENSOR + 1}}, tmp_path / "a.pth")
+    assert_same(read_checkpoint(tmp_path / "a.pth"), {"module.a": TENSOR, "a": TENSOR + 1})
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mred", "a\nb", "a" * 5000])
+def test_names_that_would_move_a_terminal_are_refused(tmp_path, name):
+    torch.save({"model": {name: TENSOR}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="damaged: a tensor is called") as refusal:
+        read_checkpoint(tmp_path / "a.pth")
+    assert str(refusal.value).isprintable() and len(str(refusal.value)) < 500
+
+
+def test_views_do_not_multiply_a_file(tmp_path):
+    """Two hundred, each one element short of the whole, of which each would be copied."""
+    base = torch.zeros(100_001)
+    torch.save({"model": {f"t{i}": base[:-1] for i in range(200)}}, tmp_path / "views.pth")
+    with pytest.raises(ValueError, match=r"views\.pth.*larger than the file"):
+        read_checkpoint(tmp_path / "views.pth")
+
+
+def test_what_people_download_by_mistake(tmp_path):
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    for name, reason in (("page.pth", "web page"), ("pointer.pth", "git lfs pull")):
+        with pytest.raises(ValueError, match=reason):
+            read_checkpoint(tmp_path / name)
 
 
 def rewritten(path: Path, target: Path, compression: int = zipfile.ZIP_STORED, **changed: bytes) -> Path:
@@ -209,6 +261,22 @@ CRAFTED = {
     "nothing": b"",
     "no opcode": b"\x80\x02\xff.",
     "empty stack": b"\x80\x02s.",
+    # (x, x) of (x, x) ... as the key of a part and as the name of a class: as text, 2 ** 60 times as long
+    "doubled storage": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n)"
+    + b"2\x86" * 60
+    + b"X\x00\x00\x00\x00K\x01tQ.",
+    "doubled class": b"\x80\x04)" + b"2\x86" * 60 + b"X\x01\x00\x00\x00a\x93.",
+    # a dictionary whose 3,000 entries are one with 3,000 entries that are one ...
+    "shared": b"\x80\x02}q\x00"
+    + b"".join(
+        b"}q"
+        + bytes([level])
+        + b"("
+        + b"".join(b"X\x04\x00\x00\x00%04dh" % number + bytes([level - 1]) for number in range(3000))
+        + b"u"
+        for level in (1, 2, 3)
+    )
+    + b".",
 }
 
 

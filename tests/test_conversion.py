@@ -10,6 +10,7 @@ from s2d_hf.conversion import (
     convert_state_dict,
     export_state_dict,
     infer_config,
+    read_landmark_encoder,
 )
 from s2d_hf.labels import LABELS, dataset_in_name, find_labels
 
@@ -120,6 +121,32 @@ def test_block_numbers_do_not_make_a_model_grow(official_state, number):
         with pytest.raises(ValueError) as refusal:
             convert_state_dict(state, infer_config(state, num_attention_heads=4))
         assert part.split(".")[0] in str(refusal.value) and len(str(refusal.value)) < 6000
+
+
+@pytest.mark.parametrize(
+    "labels", [("a",) * 7, ("a", "b", "c", "d", "e", "f", " "), ("a", "b", "c", "d", "e", "f", "a ")]
+)
+def test_each_class_has_a_label_of_its_own(official_state, labels):
+    with pytest.raises(ValueError, match="a label of its own"):
+        infer_config(official_state, labels, num_attention_heads=4)
+
+
+@pytest.mark.parametrize("change", [
+    lambda tensor: tensor.double() * 1e300, lambda tensor: tensor.to(torch.complex64), lambda tensor: tensor > 0,
+])  # fmt: skip
+def test_values_that_float32_cannot_hold_are_refused(official_state, change):
+    name = "blocks.1.mlp.fc2.weight"
+    state = official_state | {name: change(official_state[name])}
+    with pytest.raises(ValueError, match=rf"{name}: holds values that are no numbers in float32"):
+        convert_state_dict(state, infer_config(state, num_attention_heads=4))
+
+
+def test_landmark_detectors_of_no_numbers_are_refused(landmark_state, tmp_path):
+    state = {name: tensor.float() for name, tensor in landmark_state.items()}
+    state["conv1.conv.weight"][0, 0] = float("inf")
+    torch.save({"state_dict": state}, tmp_path / "lm.pth")
+    with pytest.raises(ValueError, match=r"lm\.pth holds values that are no numbers"):
+        read_landmark_encoder(tmp_path / "lm.pth")
 
 
 def test_values_that_are_no_numbers_are_refused(official_state):
@@ -235,7 +262,8 @@ def test_labels_that_the_name_says(golden_checkpoint, landmark_weights, tmp_path
 
 @pytest.mark.parametrize("name", [
     "split01_checkpoint-best.pth", "DFEW_from_AffectNet-7.pth", "MAFW-set1.pth", "AffectNet-8.pth", "FERPlus.pth",
-    "affectnet-7-or-8_AffectNet8.pth",
+    "affectnet-7-or-8_AffectNet8.pth", "DFEW-ck+.pth", "no_dfew.pth", "DFEW-finetuned-on-Aff-Wild2.pth", "grafdb.pth",
+    "pretrained-for-ferv39k.pth",
 ])  # fmt: skip
 def test_labels_that_no_name_says_are_asked_for(golden_checkpoint, landmark_weights, tmp_path, name):
     """Of other numbers of classes (this one has 7), two data sets at once, or none."""

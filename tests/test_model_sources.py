@@ -213,9 +213,19 @@ def test_other_sources(predict, elsewhere, tmp_path):
     assert AutoConfig.from_pretrained(tmp_path / "out").id2label[0] == "happy"  # DFEW's, as the folder says
     assert "labels are those of DFEW" in converted.stdout and "--dataset or --labels" in converted.stdout
     scores(by_address)
+    # a page of an error does not stay in the cache
+    elsewhere.files.content["/later.pth"] = b"<html>Try again later</html>"
+    later = [*predict, "--landmark-weights", f"{elsewhere.files.url}/later.pth"]
+    (page,) = elsewhere.run(later)
+    assert page.returncode == 1 and "web page" in page.stderr and "was deleted" in page.stderr
+    elsewhere.files.content["/later.pth"] = elsewhere.files.content[LANDMARK_PATH]
+    scores(*elsewhere.run(later))
     assert not_there.returncode == 1 and "404" in not_there.stderr and "--landmark-weights" in not_there.stderr
-    (offline,) = elsewhere.run(["convert", "hf://cyinen/S2D/other.pth", tmp_path / "other"], HF_HUB_OFFLINE="1")
-    assert offline.returncode == 1 and f"s2d-hf convert other.pth {tmp_path / 'other'}" in offline.stderr
+    (offline,) = elsewhere.run(["convert", "hf://cyinen/S2D/DFEW/other.pth", tmp_path / "other"], HF_HUB_OFFLINE="1")
+    # the name of the file alone would not say which data set it is of
+    assert (
+        offline.returncode == 1 and f"s2d-hf convert other.pth {tmp_path / 'other'} --dataset DFEW" in offline.stderr
+    )
 
 
 def test_the_pinned_places():

@@ -40,7 +40,7 @@ def predict(converted, shared, capsys):
     options = ["--model", converted, "--face-detector", "yunet", "--face-detector-weights", weights, "--device", "cpu"]
 
     def run(*arguments) -> tuple[int, list[dict], str]:
-        code = main([str(item) for item in ("predict", *arguments, *options)])
+        code = main([str(item) for item in ("predict", *options, *arguments)])
         output = capsys.readouterr()
         return code, [json.loads(line) for line in output.out.splitlines()], output.err
 
@@ -122,13 +122,24 @@ def test_folder(predict, face_clip, empty_clip, tmp_path):
 
 def test_mistakes_are_told_before_the_work(predict, face_clip, tmp_path):
     (tmp_path / "none").mkdir()
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "two").mkdir()
+    for name in ("a.mp4", "x-a.mp4.mp4"):  # the second as an earlier run may have written it
+        shutil.copy(face_clip, tmp_path / "two" / name)
     for arguments, message in [
         ((tmp_path / "missing.mp4",), "There is no video or folder"),
         ((tmp_path / "none",), "holds no videos"),
         ((face_clip, "--timeline", tmp_path / "t.xlsx"), "must end in .csv or .json"),
         ((face_clip, "--plot", tmp_path / "p.mp4"), "must end in .png or .pdf or .svg"),
         ((face_clip, "--annotate", tmp_path / "missing" / "a.mp4"), "there is no folder"),
-        ((face_clip, "--annotate", face_clip), "would overwrite the video itself"),
+        ((face_clip, "--annotate", face_clip), "one of the videos"),
+        ((tmp_path / "two", "--annotate", tmp_path / "two" / "x.mp4"), "x-a.mp4.mp4, one of the videos"),
+        ((tmp_path / "two", "--annotate", tmp_path / "two" / "a.mp4"), "a.mp4, one of the videos"),
+        ((face_clip, "--timeline", tmp_path / "folder.csv"), "folder.csv is a folder"),
+        ((face_clip, "--fps", "nan"), "--fps must be positive"),
+        ((face_clip, "--fps", "inf"), "--fps must be positive"),
+        ((face_clip, "--detect-every", "0"), "--detect-every must be at least 1"),
+        ((face_clip, "--model", ""), "--model is empty"),
         (("7", "--annotate", tmp_path / "a.mp4"), "a camera's frames are not kept"),
         (("97",), "no camera 97"),
         ((face_clip, "--fps", "0"), "--fps must be positive"),
@@ -255,3 +266,21 @@ def test_the_home_folder(command, face_clip, converted, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "t.csv").is_file()
+
+
+def test_a_decoder_that_fails_loses_no_other_video(predict, face_clip, shared, tmp_path):
+    """Some errors of FFmpeg are LookupErrors and MemoryErrors."""
+    shutil.copy(shared / "cases" / "hostile" / "fast_mp4__trunc02.mp4", tmp_path / "1.mp4")
+    shutil.copy(face_clip, tmp_path / "2.mp4")
+    code, lines, errors = predict(tmp_path, "--quiet", "--timeline", tmp_path / "t.csv")
+    assert code == 1 and [line["event"] for line in lines if line["event"] != "scores"] == ["error", "video"]
+    assert errors.count("1.mp4") == 1 and "Traceback" not in errors
+    assert len(pd.read_csv(tmp_path / "t.csv")) >= 1
+
+
+def test_names_do_not_move_the_terminal(command, face_clip, tmp_path):
+    shutil.copy(face_clip, tmp_path / "\x1b[31mred\x07.mp4")
+    (tmp_path / "\x1b[2J.txt").touch()
+    seen = Terminal([*command, str(tmp_path)])
+    assert seen.code == 0 and r"\x1b[31mred\x07.mp4" in seen.text and "\x1b[31m" not in seen.text
+    assert r"\x1b[2J.txt" in seen.errors and "\x1b[2J" not in seen.errors

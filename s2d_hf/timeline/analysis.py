@@ -30,6 +30,9 @@ from .streaming import VideoStream, open_stream
 # hundreds of tracks.
 MAX_THUMBNAILS, THUMBNAIL_INTERVAL, THUMBNAIL_SIZE = 16, 1.0, 80
 
+# No camera's video is faster.
+MAX_FPS = 1000
+
 
 @dataclass
 class WindowScores:
@@ -101,7 +104,9 @@ class S2DTimeline:
         min_duration: float = 0.5,
         switch_cost: float = 1.0,
     ):
-        for name, value in (("fps", fps), ("window_stride", window_stride), ("detect_every", detect_every)):
+        if not 0 < fps <= MAX_FPS:  # nor if it is not a number
+            raise ValueError(f"`fps` must be positive, {MAX_FPS} at most, got {fps}.")
+        for name, value in (("window_stride", window_stride), ("detect_every", detect_every)):
             if value is not None and value <= 0:
                 raise ValueError(f"`{name}` must be positive, got {value}.")
         for name, value in (("max_gap", max_gap), ("min_duration", min_duration), ("switch_cost", switch_cost)):
