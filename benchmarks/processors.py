@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import pipeline
 
 from s2d_hf import MobileFaceNetLandmarkEncoder, S2DForVideoClassification, S2DVideoProcessor
-from s2d_hf.frames_s2d import read_video
+from s2d_hf.video_reading_s2d import read_video
 
 from .made_video import write_made_video
 from .measuring import summarise, time_in_turns
@@ -72,7 +72,7 @@ def _stages(
 
     return {
         "decoding, decord": lambda: read_video(video, choose, "decord"),
-        "decoding, PyAV": lambda: read_video(video, choose, "pyav"),
+        "decoding, PyAV": lambda: read_video(video, choose),
         "resizing, cropping, normalising": prepare,
         "landmark features": lambda: processor.compute_landmarks(inputs["pixel_values"]),
         "model": classify,

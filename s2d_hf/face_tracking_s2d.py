@@ -126,16 +126,19 @@ class FaceFollower:
         self._since_detection = 0
         self._detected_at = -np.inf
 
-    def add(self, time: float, frame: np.ndarray) -> list[FollowedFrame]:
+    def add(self, time: float, frame: np.ndarray, after_cut: bool = False) -> list[FollowedFrame]:
         """
         Takes the next frame, RGB `(height, width, 3)`, uint8, at a time in seconds.
+
+        Args:
+            after_cut (`bool`): Whether it is known to follow a cut; others are noticed by their pixels.
 
         Returns:
             `list[FollowedFrame]`: the frames whose faces are certain by now, in order.
         """
         done = []
         small = cv2.resize(frame, (64, 36), interpolation=cv2.INTER_AREA)
-        is_cut = self._small is not None and is_cut_between(self._small, small)
+        is_cut = self._small is not None and (after_cut or is_cut_between(self._small, small))
         self._small = small
         if is_cut:
             done = self._end_shot()

@@ -1,8 +1,7 @@
-"""From files, folders, URLs and arrays to RGB frames."""
+"""From images in any form to RGB frames, and which of a video's frames make a clip."""
 
 import io
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format, load_image
-from transformers.utils import is_av_available, is_decord_available, logging
-from transformers.video_utils import VideoMetadata, load_video
 
-from .file_names_s2d import IMAGE_SUFFIXES, is_url, natural_order
-
-try:
-    import av
-except ImportError:
-    av = None
-
-logger = logging.get_logger(__name__)
-
-VIDEO_BACKENDS = ("decord", "pyav")
+from .addresses_s2d import fetch_bytes
+from .file_names_s2d import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, natural_order
+from .video_limits_s2d import check_limit
 
 
 def sample_frame_indices(
@@ -76,10 +66,16 @@ def list_frame_files(folder: str | Path) -> list[Path]:
     """
     The images of a folder in the order of the numbers in their names (`frame2.jpg` before `frame10.jpg`).
 
+    Hidden files and files of other kinds are passed over.
+
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or videos lie among them: the folder is then a collection and no single video.
     """
-    files = [path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    entries = [path for path in Path(folder).iterdir() if not path.name.startswith(".") and path.is_file()]
+    videos = sorted(path.name for path in entries if path.suffix.lower() in VIDEO_SUFFIXES)
+    if videos:
+        raise ValueError(f"The folder {folder} is no folder of frames: it holds videos, such as {videos[0]}.")
+    files = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise ValueError(f"The folder {folder} holds no frames: no files ending in {', '.join(IMAGE_SUFFIXES)}.")
     return sorted(files, key=lambda path: natural_order(path.name))
@@ -91,15 +87,15 @@ def read_image(source: str | Path | bytes) -> Image.Image:
     mode.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no readable image.
+        FileNotFoundError: if there is no such file, or nothing at the URL.
+        ValueError: if it is no readable image, or larger than `S2D_MAX_IMAGE_PIXELS`.
     """
     if isinstance(source, bytes):
         return _open_image(io.BytesIO(source), "it")
     source = str(source)
     if not os.path.isfile(source):
         if is_url(source):
-            return load_image(source)
+            return _open_image(io.BytesIO(fetch_bytes(source)), source)
         try:  # a base64 string, as pipelines accept it
             return load_image(source)
         except ValueError:
@@ -110,8 +106,11 @@ def read_image(source: str | Path | bytes) -> Image.Image:
 def _open_image(file: str | io.BytesIO, name: str) -> Image.Image:
     try:
         with Image.open(file) as image:
+            check_limit(
+                "S2D_MAX_IMAGE_PIXELS", image.width * image.height, f"{name} has {image.width}x{image.height} pixels"
+            )
             return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is not a readable image: {error}") from error
 
 
@@ -232,172 +231,14 @@ def scale_to_eight_bit(frames: list[torch.Tensor]) -> list[torch.Tensor]:
     return [frame * factor if frame.is_floating_point() else frame for frame in frames]
 
 
-def read_video(
-    source: str | Path,
-    choose: Callable[[VideoMetadata], Sequence[int]] | None = None,
-    backend: str = "decord",
-) -> tuple[list[torch.Tensor], VideoMetadata]:
-    """
-    The chosen frames of a video file, URL or folder of frames. Only they are kept in memory: the choice is made from
-    the metadata, before anything is decoded.
-
-    Args:
-        source (`str` or `Path`): Anything FFmpeg reads, an http(s) address, or a folder of images.
-        choose (`Callable`, *optional*): From the metadata (`total_num_frames`, `fps`, ...) to ascending frame
-            indices, which may repeat; every frame if not given.
-        backend (`"decord"` or `"pyav"`): What decodes. Where decord is not installed, PyAV stands in, with a warning.
-
-    Returns:
-        `list[torch.Tensor]`, RGB frames `(3, height, width)`, and `VideoMetadata` with `frames_indices`.
-
-    Raises:
-        FileNotFoundError: if there is no such file or folder.
-        ValueError: if it is empty, truncated or no video, or a folder without images.
-    """
-    if backend not in VIDEO_BACKENDS:
-        raise ValueError(f"`backend` must be one of {', '.join(VIDEO_BACKENDS)}, got {backend!r}.")
-    source = str(source)
-    if os.path.isdir(source):
-        return _read_frame_folder(source, choose)
-    if not is_url(source):
-        if not os.path.exists(source):
-            raise FileNotFoundError(f"There is no video file or folder of frames {_shorten(source)}.")
-        if os.path.getsize(source) == 0:
-            raise ValueError(f"The video file {source} is empty (0 bytes).")
-    return _decode_video(source, choose, _available_backend(backend))
-
-
-def _available_backend(backend: str) -> str:
-    if backend == "decord" and not is_decord_available():
-        logger.warning_once("decord is not installed: videos are decoded by PyAV instead.")
-        backend = "pyav"
-    if backend == "pyav" and not is_av_available():
-        raise ImportError("No video decoder is installed: pip install decord, or pip install av.")
-    return backend
-
-
-def _read_frame_folder(
-    folder: str, choose: Callable[[VideoMetadata], Sequence[int]] | None
-) -> tuple[list[torch.Tensor], VideoMetadata]:
-    files = list_frame_files(folder)
-    metadata = VideoMetadata(total_num_frames=len(files), video_backend="folder")
-    indices = np.arange(len(files)) if choose is None else np.asarray(choose(metadata))
-    frames = {int(index): to_rgb(read_image(files[index])) for index in np.unique(indices)}
-    metadata.update({"frames_indices": indices})
-    return [frames[int(index)] for index in indices], metadata
-
-
-def _decode_video(
-    source: str, choose: Callable[[VideoMetadata], Sequence[int]] | None, backend: str
-) -> tuple[list[torch.Tensor], VideoMetadata]:
-    chosen: list[np.ndarray] = []
-    error_in_choice: list[ValueError] = []
-
-    def unique_indices(metadata: VideoMetadata, **_: Any) -> np.ndarray:
-        if not metadata.total_num_frames and backend == "pyav":  # Matroska and WebM don't state it
-            metadata.total_num_frames = _count_frames(source)
-            metadata.duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
-        try:
-            indices = np.arange(metadata.total_num_frames) if choose is None else np.asarray(choose(metadata))
-        except ValueError as error:
-            error_in_choice.append(error)
-            raise
-        chosen.append(indices)
-        return np.unique(indices)  # PyAV's reader returns a repeated frame only once
-
-    try:
-        video, metadata = load_video(source, backend=backend, sample_indices_fn=unique_indices)
-    except Exception as error:  # the decoders share no base class
-        if error_in_choice:
-            raise ValueError(f"{source}: {error_in_choice[0]}") from error
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"{source} could not be decoded by {backend}: it is truncated, damaged or no video. "
-            f"({reason[-1] if reason else type(error).__name__})"
-        ) from error
-    unique, position = np.unique(chosen[0], return_inverse=True)
-    if len(video) != len(unique):
-        raise ValueError(
-            f"{source} is truncated: {len(unique)} frames up to frame {unique[-1]} were asked for, and only "
-            f"{len(video)} could be decoded by {backend}."
-        )
-    frames = torch.from_numpy(np.asarray(video))
-    if backend == "pyav":  # decord turns them itself
-        frames = torch.from_numpy(turn_upright(frames.numpy(), _find_display_matrix(source)))
-    frames = frames.permute(0, 3, 1, 2)
-    metadata.update({"frames_indices": chosen[0], "height": frames.shape[2], "width": frames.shape[3]})
-    _warn_if_cut_off(source, metadata)
-    return [frames[int(index)] for index in position], metadata
-
-
-def display_matrix(frame: "av.VideoFrame") -> np.ndarray | None:
-    """
-    How a decoded frame is to be turned for display, as its container says: `(2, 2)` with entries -1, 0 and 1, from
-    (x, y) in the frame to (x, y) on the screen. `None` for a frame that is upright, or turned by other than right
-    angles.
-    """
-    data = next((bytes(item) for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
-    if data is None:
-        return None
-    (a, b, _), (c, d, _) = np.frombuffer(data, np.int32).reshape(3, 3)[:2].tolist()
-    matrix = np.array([[np.sign(a), np.sign(c)], [np.sign(b), np.sign(d)]])
-    is_right_angled = (np.abs(matrix).sum(axis=0) == 1).all() and (np.abs(matrix).sum(axis=1) == 1).all()
-    return matrix if is_right_angled and (matrix != np.eye(2)).any() else None
-
-
-def turn_upright(frames: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Frames `(..., height, width, channels)`, turned and mirrored by a [`display_matrix`]."""
-    if matrix is None:
-        return frames
-    if matrix[0, 0] == 0:
-        frames = frames.swapaxes(-3, -2)
-    if matrix[0].sum() < 0:
-        frames = frames[..., ::-1, :]
-    if matrix[1].sum() < 0:
-        frames = frames[..., ::-1, :, :]
-    return np.ascontiguousarray(frames)
-
-
-def _find_display_matrix(source: str) -> np.ndarray | None:
-    with av.open(source) as container:
-        return next((display_matrix(frame) for frame in container.decode(video=0)), None)
-
-
-def _warn_if_cut_off(source: str, metadata: VideoMetadata) -> None:
-    """
-    Says so where the frames end long before the time that the header states. Containers made for streaming (Matroska,
-    WebM, ...) decode without an error up to where a file was cut off; sound that outlasts the picture looks the same.
-    """
-    if av is None or is_url(source) or source.lower().endswith((".mp4", ".m4v", ".mov")) or not metadata.duration:
-        return
-    with av.open(source) as container:
-        stated = (container.duration or 0) / av.time_base
-    if metadata.duration < 0.9 * stated - 0.5:
-        logger.warning(
-            f"{source} may be truncated: its frames cover {metadata.duration:.1f} s of the {stated:.1f} s that its "
-            "header states."
-        )
-
-
-def _count_frames(source: str) -> int:
-    """Video packets of a file, read without decoding them."""
-    if is_url(source):
-        raise ValueError("the container does not state its number of frames; download it, or decode it with decord")
-    with av.open(source) as container:
-        return sum(packet.size > 0 for packet in container.demux(video=0))
-
-
 def _shorten(text: str) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
 __all__ = [
-    "display_matrix",
     "list_frame_files",
     "read_image",
-    "read_video",
     "sample_frame_indices",
     "scale_to_eight_bit",
     "to_rgb",
-    "turn_upright",
 ]

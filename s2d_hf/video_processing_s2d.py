@@ -5,8 +5,8 @@ from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
 # isort: split
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from .face_cropping_s2d import FaceCropperMixin, FaceProcessorKwargs
 from .file_names_s2d import IMAGE_SUFFIXES
-from .frames_s2d import read_image, read_video, sample_frame_indices, scale_to_eight_bit, to_rgb
+from .frames_s2d import read_image, sample_frame_indices, scale_to_eight_bit, to_rgb
 from .landmark_processing_s2d import LandmarkProcessorMixin
+from .video_reading_s2d import TimedVideoMetadata, read_video, spread_evenly, window_at_rate
 
 
 class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):
@@ -29,8 +30,8 @@ class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):
 
     frame_stride (`int`, *optional*):
         Sample a window of frames that are this far apart, in the middle of the video, and not evenly over all of it.
-    video_backend (`str`, *optional*, defaults to `"decord"`):
-        `"decord"` or `"pyav"`.
+    video_backend (`str`, *optional*, defaults to `"pyav"`):
+        `"pyav"`, or `"decord"` for files that it reads rightly; see [`read_video`].
     detect_every (`int`, *optional*, defaults to 1):
         With `do_crop_faces`, find faces in every so many of the chosen frames, and follow them in between.
     """
@@ -54,15 +55,16 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
             ...), `do_landmarks`, `return_landmarks`, `frame_stride`, `video_backend`, `do_crop_faces`,
             `do_align_faces`, `face_margin`, `detect_every` and `return_face_boxes`.
 
-    A video is a file, a URL, a folder of frames, a list of frames (PIL images, arrays, tensors or paths of images), or
-    an array `(frames, height, width, channels)` or `(frames, channels, height, width)`. A list of these, or an array
-    with one axis more, is a batch.
+    A video is a file, its bytes (or `{"path": ..., "bytes": ...}`, as `datasets` has undecoded ones), a URL, a folder
+    of frames, a list of frames (PIL images, arrays, tensors or paths of images), or an array `(frames, height, width,
+    channels)` or `(frames, channels, height, width)`. A list of these, or an array with one axis more, is a batch.
 
-    `num_frames` frames are chosen before anything is decoded: spread evenly over the whole video, its first and last
-    frame included; or, with `frame_stride`, a window from its middle; or, with `fps`, such a window at about that many
-    frames a second. Where a video is shorter, its last frame is repeated. Each frame is resized to 224 pixels along
-    its shorter edge, cropped to the middle 224x224, scaled to [0, 1] and normalised with ImageNet's mean and standard
-    deviation, and the landmark features are computed from the result. Frames of one video may differ in size.
+    `num_frames` frames are chosen: spread evenly over the whole time of the video, its first and last frame included;
+    or, with `frame_stride`, a window of every so many frames from its middle; or, with `fps`, such a window of frames
+    whose times are that far apart. Where a video is shorter, its last frame is repeated. What is read are the frames
+    that a player shows (see [`read_video`]). Each is resized to 224 pixels along its shorter edge, cropped to the
+    middle 224x224, scaled to [0, 1] and normalised with ImageNet's mean and standard deviation, and the landmark
+    features are computed from the result. Frames of one video may differ in size.
 
     The video must show one face, cropped as the benchmarks crop it; of any other, `do_crop_faces=True` finds the
     faces, follows them over the chosen frames and crops the main one, upright, to 224x224 (see [`FaceCropperMixin`]).
@@ -77,8 +79,9 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
-        ValueError: if a video is empty, truncated or none, a folder has no images, pixels are NaN or out of range, or
-            there is no face to crop; the message names the video.
+        ValueError: if a video is empty, damaged beyond reading, none, or above a limit (`video_limits_s2d.py`), a
+            folder has no images, pixels are NaN or out of range, or there is no face to crop; the message names the
+            video.
         TypeError: if an input is none of the above.
 
     Example:
@@ -92,29 +95,62 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     do_sample_frames = True
     num_frames = 16
     frame_stride = None
-    video_backend = "decord"
+    video_backend = "pyav"
     detect_every = 1
 
     def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
         """Same as calling the processor."""
-        # the base class hands neither of these to where the videos are read
-        backend = kwargs.get("video_backend") or self.video_backend
-        do_rescale = kwargs.get("do_rescale", self.do_rescale)
-        input_data_format = kwargs.get("input_data_format", getattr(self, "input_data_format", None))
-        read = partial(_read_any_video, backend=backend, input_data_format=input_data_format)
-        crop = self._face_cropper(kwargs) if kwargs.get("do_crop_faces", self.do_crop_faces) else None
-        pending = _PendingVideos(videos, read, bool(do_rescale), crop)
-        output = super().preprocess(pending, **kwargs)
-        if crop is not None and kwargs.get("return_face_boxes", self.return_face_boxes):
-            output["face_boxes"] = [torch.from_numpy(boxes).float() for boxes in pending.boxes]
+        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        clips = self._read_clips(_list_videos(videos), options)
+        kwargs["video_metadata"] = [clip.metadata for clip in clips]
+        output = super().preprocess([clip.frames for clip in clips], **kwargs)
+        if options["do_crop_faces"] and options["return_face_boxes"]:
+            output["face_boxes"] = [torch.from_numpy(clip.boxes).float() for clip in clips]
             output = BatchFeature(output, tensor_type=kwargs.get("return_tensors"))
         return output
 
-    def _face_cropper(self, kwargs: dict[str, Any]) -> Callable:
-        options = {name: kwargs.get(name) for name in ("face_margin", "do_align_faces", "size")}
-        options["device"] = kwargs.get("device", getattr(self, "device", None))
-        options["detect_every"] = kwargs.get("detect_every", self.detect_every)
-        return partial(self.crop_faces, **options)
+    def _read_clips(self, sources: list[Any], options: dict[str, Any]) -> list["_Clip"]:
+        """The chosen frames of each video, cropped to the face if that is asked for."""
+        given: list[VideoMetadata | None] = [None] * len(sources)
+        if options["video_metadata"] is not None:
+            given = make_batched_metadata(sources, options["video_metadata"])
+            if len(given) != len(sources):
+                raise ValueError(f"`video_metadata` has {len(given)} entries for {len(sources)} videos.")
+        crop = self._face_cropper(options) if options["do_crop_faces"] else None
+        clips = []
+        for i, (source, known) in enumerate(zip(sources, given, strict=True)):
+            name = _name_of(source) or f"videos[{i}]"
+            try:
+                clip = self._read_clip(source, name, known, options)
+                if crop is not None:
+                    clip.frames, clip.boxes = crop(clip.frames, _frame_times(clip.metadata))
+                if options["do_rescale"]:
+                    clip.frames = scale_to_eight_bit(clip.frames)
+            except FileNotFoundError:
+                raise
+            except (TypeError, ValueError) as error:
+                message = str(error)
+                raise type(error)(message if message.startswith(name) else f"{name}: {message}") from error
+            clips.append(clip)
+        return clips
+
+    def _read_clip(self, source: Any, name: str, known: VideoMetadata | None, options: dict[str, Any]) -> "_Clip":
+        def choose(metadata: VideoMetadata) -> np.ndarray:
+            if known is not None and metadata.fps is None:
+                metadata.fps = known.fps
+            sampling = {key: options[key] for key in ("num_frames", "fps", "frame_stride")}
+            return self.sample_frames(metadata, **sampling)
+
+        choice = choose if options["do_sample_frames"] else None
+        if isinstance(source, dict):
+            source = source.get("path") if source.get("bytes") is None else source["bytes"]
+        if isinstance(source, (str, os.PathLike, bytes)):
+            return _Clip(*read_video(source, choice, options["video_backend"] or self.video_backend, name))
+        return _Clip(*_choose_of_frames(source, choice, options["input_data_format"]))
+
+    def _face_cropper(self, options: dict[str, Any]) -> Callable:
+        names = ("face_margin", "do_align_faces", "size", "device", "detect_every")
+        return partial(self.crop_faces, **{name: options[name] for name in names})
 
     def sample_frames(
         self,
@@ -125,60 +161,34 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
         **kwargs,
     ) -> np.ndarray:
         """
-        Indices of the frames that are taken from a video; see [`sample_frame_indices`].
+        Indices of the frames that are taken from a video; see [`spread_evenly`], [`window_at_rate`] and
+        [`sample_frame_indices`].
 
         Raises:
             ValueError: if the video has no frames, `fps` and `frame_stride` are both given, or `fps` is given and the
                 video's frame rate is unknown.
         """
         num_frames = num_frames or self.num_frames
-        if fps is not None:
-            if frame_stride is not None:
-                raise ValueError("Pass either `fps` or `frame_stride`.")
-            if not metadata.fps:
-                raise ValueError(
-                    "`fps` needs the video's own frame rate, which frames and folders don't have: pass "
-                    "`video_metadata` with `fps`, or use `frame_stride`."
-                )
-            frame_stride = max(1, round(metadata.fps / fps))
-        return sample_frame_indices(metadata.total_num_frames, num_frames, frame_stride)
+        if fps is None and frame_stride is None:
+            return spread_evenly(metadata, num_frames)
+        if fps is None:
+            return sample_frame_indices(metadata.total_num_frames, num_frames, frame_stride)
+        if frame_stride is not None:
+            raise ValueError("Pass either `fps` or `frame_stride`.")
+        return window_at_rate(metadata, num_frames, fps)
 
     def _decode_and_sample_videos(
-        self,
-        videos: "_PendingVideos",
-        video_metadata: Any = None,
-        do_sample_frames: bool | None = None,
-        sample_indices_fn: Callable | None = None,
-        **kwargs,
+        self, videos: list[list[torch.Tensor]], video_metadata: list[VideoMetadata], **kwargs
     ) -> tuple[list[list[torch.Tensor]], list[VideoMetadata]]:
-        """Every video as a list of RGB frames `(3, height, width)`."""
-        sources = _list_videos(videos.videos)
-        given: list[VideoMetadata | None] = [None] * len(sources)
-        if video_metadata is not None:
-            given = make_batched_metadata(sources, video_metadata)
-            if len(given) != len(sources):
-                raise ValueError(f"`video_metadata` has {len(given)} entries for {len(sources)} videos.")
-        all_frames, all_metadata = [], []
-        for i, (source, known) in enumerate(zip(sources, given, strict=True)):
-            name = str(source) if isinstance(source, (str, Path)) else f"videos[{i}]"
-            try:
-                frames, metadata = videos.read(source, choose=_chooser(do_sample_frames, sample_indices_fn, known))
-                if videos.crop is not None:
-                    frames, boxes = videos.crop(frames, _frame_times(metadata))
-                    videos.boxes.append(boxes)
-                all_frames.append(scale_to_eight_bit(frames) if videos.do_rescale else frames)
-            except FileNotFoundError:
-                raise
-            except (TypeError, ValueError) as error:
-                message = str(error)
-                raise type(error)(message if message.startswith(name) else f"{name}: {message}") from error
-            all_metadata.append(metadata)
-        return all_frames, all_metadata
+        return videos, video_metadata  # `preprocess` has done so
 
     def _prepare_input_videos(
         self, videos: list[list[torch.Tensor]], *args, device: str | torch.device | None = None, **kwargs
     ) -> list[list[torch.Tensor]]:
-        return [[frame.to(device) for frame in video] for video in videos] if device is not None else videos
+        if device is None:
+            return videos
+        moved = {id(frame): frame.to(device) for video in videos for frame in video}
+        return [[moved[id(frame)] for frame in video] for video in videos]
 
     def _preprocess(
         self,
@@ -190,13 +200,16 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     ) -> BatchFeature:
         kwargs["do_convert_rgb"] = False
         processed = []
-        for frames in videos:
+        for video in videos:
+            # a short video's last frame is repeated, and a frame may be large: each is made ready once
+            different = {id(frame): frame for frame in video}
+            frames, numbers = list(different.values()), {key: number for number, key in enumerate(different)}
             # frames of several sizes go one by one; they fit together once they are cropped
             same_size = len({(frame.shape, frame.dtype) for frame in frames}) == 1
             clips = [torch.stack(frames)] if same_size else [frame[None] for frame in frames]
             output = super()._preprocess(clips, return_tensors=None, **kwargs)["pixel_values_videos"]
             try:
-                processed.append(torch.cat(list(output)))
+                processed.append(torch.cat(list(output))[[numbers[id(frame)] for frame in video]])
             except RuntimeError as error:
                 raise ValueError(
                     "The frames of a video differ in size: leave `do_resize` and `do_center_crop` on."
@@ -205,34 +218,27 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
         return BatchFeature(data, tensor_type=return_tensors)
 
 
-class _PendingVideos:
-    """Videos on their way through the base class, with how they are to be read."""
+@dataclass
+class _Clip:
+    """The chosen frames of one video, RGB `(3, height, width)`, and the squares that were cropped of them, if any."""
 
-    def __init__(self, videos: Any, read: Callable, do_rescale: bool, crop: Callable | None = None):
-        self.videos = videos
-        self.read = read
-        self.do_rescale = do_rescale
-        self.crop = crop
-        self.boxes: list[np.ndarray] = []
+    frames: list[torch.Tensor]
+    metadata: VideoMetadata
+    boxes: np.ndarray | None = None
+
+
+def _name_of(source: Any) -> str | None:
+    """What the user calls a video, if it has a name."""
+    if isinstance(source, dict):
+        source = source.get("path")
+    return str(source) if isinstance(source, (str, os.PathLike)) else None
 
 
 def _frame_times(metadata: VideoMetadata) -> np.ndarray:
     """Times of the chosen frames in seconds; of frames without known times, 8 are taken to fill a second."""
+    if getattr(metadata, "frame_times", None) is not None:
+        return np.asarray(metadata.timestamps)
     return np.asarray(metadata.frames_indices) / (metadata.fps or 8.0)
-
-
-def _chooser(
-    do_sample_frames: bool | None, sample_indices_fn: Callable | None, known: VideoMetadata | None
-) -> Callable[[VideoMetadata], np.ndarray] | None:
-    if not do_sample_frames or sample_indices_fn is None:
-        return None
-
-    def choose(metadata: VideoMetadata) -> np.ndarray:
-        if known is not None and metadata.fps is None:
-            metadata.fps = known.fps
-        return sample_indices_fn(metadata=metadata)
-
-    return choose
 
 
 def _is_frame(item: Any) -> bool:
@@ -254,22 +260,20 @@ def _list_videos(videos: Any) -> list[Any]:
     return [videos]
 
 
-def _read_any_video(
-    video: Any, choose: Callable | None, backend: str, input_data_format: str | None
+def _choose_of_frames(
+    video: Any, choose: Callable | None, input_data_format: str | None
 ) -> tuple[list[torch.Tensor], VideoMetadata]:
-    """One video in any accepted form to its chosen RGB frames `(3, height, width)`."""
-    if isinstance(video, (str, os.PathLike)) and not _is_frame(video):
-        return read_video(video, choose, backend)
+    """The chosen ones of frames that are there already, as RGB `(3, height, width)`."""
     if _is_frame(video):
         video = [video]
     if not isinstance(video, list) and getattr(video, "ndim", None) != 4:
         shape = getattr(video, "shape", None)
         what = type(video).__name__ if shape is None else f"an array of shape {tuple(shape)}"
         raise TypeError(
-            "A video must be a path, a URL, a list of frames, or an array (frames, height, width, channels) or "
-            f"(frames, channels, height, width); got {what}."
+            "A video must be a path, a URL, a file's bytes, a list of frames, or an array (frames, height, width, "
+            f"channels) or (frames, channels, height, width); got {what}."
         )
-    metadata = VideoMetadata(total_num_frames=len(video))
+    metadata = TimedVideoMetadata(total_num_frames=len(video))
     if len(video) == 0:
         raise ValueError("The video has no frames.")
     indices = np.arange(len(video)) if choose is None else choose(metadata)
@@ -282,7 +286,7 @@ def _read_any_video(
             frames[int(index)] = to_rgb(frame, input_data_format)
         except (TypeError, ValueError) as error:
             raise type(error)(f"frame {index}: {error}") from error
-    metadata.update({"frames_indices": indices})
+    metadata.frames_indices = indices
     return [frames[int(index)] for index in indices], metadata
 
 

@@ -59,7 +59,7 @@ def test_suite_passes_at_the_dependency_floors(tmp_path):
 
 def test_remote_code_in_a_new_environment_without_the_package(hub, converted, image_folder, face_video, tmp_path):
     python = new_environment(tmp_path / "remote")
-    packages = ["transformers", "torch", "torchvision", "av", "decord"]
+    packages = ["transformers", "torch", "torchvision", "av"]
     subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     check_probe(run_probe(python, "remote", converted, image_folder, face_video, tmp_path), "transformers_modules.")
     check_round_trip(hub, python, converted, face_video, tmp_path)

@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoVideoProcessor, pipeline
 
 from s2d_hf import S2DForVideoClassification
-from s2d_hf.frames_s2d import read_video, sample_frame_indices
+from s2d_hf.frames_s2d import sample_frame_indices
+from s2d_hf.video_reading_s2d import read_video
 
 from .face_videos import PlacedFace, draw_faces
 from .probes import check_probe, run_probe

@@ -64,6 +64,7 @@ def test_video_with_everything(predict, face_clip, tmp_path):
         assert list(line["scores"].values()) == pytest.approx(row[labels].tolist(), abs=1e-4)
         assert line["label"] == max(line["scores"], key=line["scores"].get) == row["label"]
     assert video["event"] == "video" and video["duration"] == 1.2 and video["cuts"] == []
+    assert video["damage"] == ""
     (track,) = video["tracks"]
     assert track["segments"][0]["start"] == track["start"] == 0 and track["segments"][-1]["end"] == track["end"]
     assert list(track["scores"].values()) == pytest.approx(table[labels].mean().tolist(), abs=1e-4)

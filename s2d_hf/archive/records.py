@@ -59,6 +59,7 @@ VIDEOS_SCHEMA = pa.schema(
         "cuts": pa.list_(pa.float64()),
         "num_tracks": pa.int64(),
         "num_windows": pa.int64(),
+        "damage": pa.string(),
     }
 )
 FAILURE_COLUMNS = ["name", "status", "reason", "path", "attempts"]
@@ -179,6 +180,7 @@ class ArchiveRecords:
         known = {key: float(getattr(timeline, key)) for key in ("duration", "fps")}
         known |= {key: int(getattr(timeline, key)) for key in ("width", "height")}
         known |= {"cuts": [float(time) for time in timeline.cuts], "labels": list(timeline.labels)}
+        known |= {"damage": timeline.damage}
         frame = timeline.to_dataframe()
         table = pa.Table.from_pandas(frame, schema=_windows_schema(frame.columns), preserve_index=False)
         metadata = {"name": name, **known, "settings": self.settings}

@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers.utils import is_decord_available
 
 from ..file_names_s2d import is_url
 from ..frames_s2d import list_frame_files
@@ -30,7 +29,7 @@ from .dataset import ClipCollator, ClipDataset
 from .sources import HubItem, Sample
 
 # To be raised whenever the code makes other frames or features of the same files and settings.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 INDEX_NAME = "index.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 # As many as an encoder takes at a time. Not an argument: the last bits of its results may depend on it.
@@ -250,7 +249,7 @@ def describe_content(dataset: ClipDataset, processor: Any, dtype: str, device: s
     is_video = dataset.kind == "video"
     decoder = None
     if is_video:
-        backend = "pyav" if dataset.backend == "decord" and not is_decord_available() else dataset.backend
+        backend = dataset.backend
         decoder = {"backend": backend, "version": _version({"pyav": "av"}.get(backend, backend))}
     opened: dict[int, Any] = {}
     return {

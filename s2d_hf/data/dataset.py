@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers.video_utils import VideoMetadata
 
-from ..frames_s2d import sample_frame_indices
+from ..video_reading_s2d import spread_evenly
 from .augmentation import ClipAugmentation
 from .sampling import evaluation_windows, random_window, resize_short_side, spatial_crops
 from .sources import LabelledSamples, Sample, read_sample
@@ -25,7 +25,7 @@ class ClipDataset(Dataset):
         num_frames (`int`): Frames of a clip; unused for images.
         size (`int`): Height and width of the frames, in pixels.
         kind (`str`): `"video"` or `"image"`.
-        sampling (`str`): `"even"`: frames spread over the whole video. `"random_window"`: a random window of
+        sampling (`str`): `"even"`: frames spread over the time of the video. `"random_window"`: a random window of
             consecutive frames, for training. `"windows"`: `num_windows` windows times `num_crops` squares of each
             video, for evaluation that averages over these views. Unused for images.
         num_windows (`int`): Of `sampling="windows"`, see [`evaluation_windows`].
@@ -35,7 +35,7 @@ class ClipDataset(Dataset):
         with_clean_view (`bool`): Give the same frames without augmentation too.
         seed (`int`): With the epoch and the index, the only source of randomness: an item is the same in every worker
             and process.
-        backend (`"decord"` or `"pyav"`): What decodes videos.
+        backend (`"pyav"` or `"decord"`): What decodes videos; see [`read_video`].
         keep_in_memory (`bool`): Keep what was decoded, in its own size, and read each file only once. For images, or
             videos with `sampling="even"` or `"windows"`: random windows are other frames each time. Every worker of a
             data loader keeps frames of its own, in the end each of them the whole set, and loses them when it ends:
@@ -64,7 +64,7 @@ class ClipDataset(Dataset):
         augmentation: ClipAugmentation | None = None,
         with_clean_view: bool = False,
         seed: int = 0,
-        backend: str = "decord",
+        backend: str = "pyav",
         keep_in_memory: bool = False,
     ):
         if kind not in ("video", "image"):
@@ -165,7 +165,7 @@ class ClipDataset(Dataset):
 
         def choose(metadata: VideoMetadata) -> np.ndarray:
             nonlocal windows
-            windows = self._draw_windows(metadata.total_num_frames, generator)
+            windows = self._draw_windows(metadata, generator)
             return np.unique(windows)
 
         frames = self._stack(read_sample(sample, self.kind, choose, self.backend))
@@ -173,13 +173,14 @@ class ClipDataset(Dataset):
             return frames[None]
         return frames[torch.from_numpy(np.searchsorted(np.unique(windows), windows))]
 
-    def _draw_windows(self, total_num_frames: int, generator: torch.Generator) -> np.ndarray:
+    def _draw_windows(self, metadata: VideoMetadata, generator: torch.Generator) -> np.ndarray:
         """Frame indices `(windows, num_frames)`."""
+        total_num_frames = metadata.total_num_frames
         if self.sampling == "windows":
             return evaluation_windows(total_num_frames, self.num_frames, self.num_windows)
         if self.sampling == "random_window":
             return random_window(total_num_frames, self.num_frames, generator)[None]
-        return sample_frame_indices(total_num_frames, self.num_frames)[None]
+        return spread_evenly(metadata, self.num_frames)[None]
 
     def _stack(self, frames: list[torch.Tensor]) -> torch.Tensor:
         if len({frame.shape for frame in frames}) > 1:

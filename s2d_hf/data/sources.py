@@ -19,7 +19,8 @@ from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from ..file_names_s2d import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, natural_order
-from ..frames_s2d import read_image, read_video, sample_frame_indices, scale_to_eight_bit, to_rgb
+from ..frames_s2d import read_image, scale_to_eight_bit, to_rgb
+from ..video_reading_s2d import check_video, read_video
 
 if TYPE_CHECKING:
     import datasets
@@ -287,7 +288,7 @@ def read_sample(
     sample: Sample,
     kind: Literal["video", "image"] = "video",
     choose: Callable[[VideoMetadata], Sequence[int]] | None = None,
-    backend: str = "decord",
+    backend: str = "pyav",
 ) -> list[torch.Tensor]:
     """
     Frames of a sample.
@@ -296,7 +297,7 @@ def read_sample(
         sample ([`Sample`]): What to read.
         kind (`str`): `"video"`, or `"image"` for one frame.
         choose (`Callable`, *optional*): From the video's metadata to ascending frame indices, as in [`read_video`].
-        backend (`"decord"` or `"pyav"`): What decodes videos.
+        backend (`"pyav"` or `"decord"`): What decodes videos; see [`read_video`].
 
     Returns:
         `list[torch.Tensor]`: RGB frames `(3, height, width)`, uint8.
@@ -306,17 +307,15 @@ def read_sample(
         ValueError: if it is no readable video or image; the message names the sample.
     """
     _check_kind(kind)
-    try:
-        if sample.item is not None:
-            frames = _read_item(sample.item, kind, choose, backend)
-        elif sample.path is None:
-            raise ValueError("the sample has neither a path nor an item")
+    with _named_errors(sample):
+        place, name = _locate(sample)
+        if kind == "video":
+            frames, _ = read_video(place, choose, backend, name)
         else:
-            frames = _read_path(sample.path, kind, choose, backend)
+            if not isinstance(place, bytes) and not is_url(str(place)) and not Path(place).is_file():
+                raise FileNotFoundError(f"There is no image file {place}.")  # `read_image` would go on to try base64
+            frames = [to_rgb(read_image(place))]
         frames = scale_to_eight_bit(frames)
-    except (FileNotFoundError, TypeError, ValueError, Image.DecompressionBombError) as error:
-        message = f"{sample.name}: {error}"
-        raise (FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError)(message) from error
     return [frame.round().to(torch.uint8) if frame.is_floating_point() else frame for frame in frames]
 
 
@@ -326,10 +325,10 @@ def check_sources(
     num_workers: int | None = None,
     on_broken: Literal["raise", "skip"] = "raise",
     progress: bool = True,
-    backend: str = "decord",
+    backend: str = "pyav",
 ) -> tuple[LabelledSamples, list[tuple[str, str]]]:
     """
-    Opens every video or image before training does, and decodes its first and last frame.
+    Reads every video or image before training does, from its start to its end.
 
     Args:
         samples ([`LabelledSamples`]): What to check.
@@ -337,7 +336,7 @@ def check_sources(
         num_workers (`int`, *optional*): Threads; as many as there are processors, at most 8, if not given.
         on_broken (`str`): `"raise"`, or `"skip"` to go on without the broken ones.
         progress (`bool`): Show a progress bar.
-        backend (`"decord"` or `"pyav"`): What decodes videos.
+        backend (`"pyav"` or `"decord"`): What decodes videos; see [`read_video`].
 
     Returns:
         The good samples in their order, and the name of each broken one with the reason.
@@ -352,10 +351,13 @@ def check_sources(
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"`num_workers` must be at least 1, got {num_workers}.")
 
+    unsure: list[Sample] = []
+
     def reason_if_broken(sample: Sample) -> str | None:
         try:
-            read_sample(sample, kind, lambda metadata: sample_frame_indices(metadata.total_num_frames, 2), backend)
-        except ImportError:  # no decoder is installed, which is not the file's fault
+            if not _check_sample(sample, kind, backend):
+                unsure.append(sample)
+        except ImportError:  # the decoder is not installed, which is not the file's fault
             raise
         except Exception as error:  # whatever stops training must be found here
             return str(error).removeprefix(f"{sample.name}: ") or type(error).__name__
@@ -364,6 +366,8 @@ def check_sources(
     with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
         checks = pool.map(reason_if_broken, samples)
         reasons = list(tqdm(checks, total=len(samples), desc=f"Checking {kind}s", disable=not progress))
+    for sample in unsure:  # one by one, whoever is damaged is known
+        _check_sample(sample, kind, backend)
     broken = [(sample.name, reason) for sample, reason in zip(samples, reasons, strict=True) if reason is not None]
     if broken and (on_broken == "raise" or len(broken) == len(samples)):
         lines = [f"{name}: {reason}" for name, reason in broken[:10]]
@@ -373,30 +377,40 @@ def check_sources(
     return samples.select([i for i, reason in enumerate(reasons) if reason is None]), broken
 
 
-def _read_path(path: str | Path, kind: str, choose: Callable | None, backend: str) -> list[torch.Tensor]:
-    if kind == "video":
-        return read_video(path, choose, backend)[0]
-    if not is_url(str(path)) and not Path(path).is_file():  # `read_image` would go on to try base64
-        raise FileNotFoundError(f"There is no image file {path}.")
-    return [to_rgb(read_image(path))]
-
-
-def _read_item(item: HubItem, kind: str, choose: Callable | None, backend: str) -> list[torch.Tensor]:
-    stored = item.load()
-    path, content = stored.get("path"), stored.get("bytes")
-    if content is None:
-        if not path:
-            raise ValueError(f"the column {item.column!r} is empty here")
-        if "://" in path and not is_url(path):
-            raise ValueError(f"{path} is not on this machine: load the dataset without streaming")
-        return _read_path(path, kind, choose, backend)
+def _check_sample(sample: Sample, kind: str, backend: str) -> bool:
+    """Reads all of a sample and keeps nothing; see [`check_video`]. Its errors are those of [`read_sample`]."""
+    if kind == "image" or backend == "decord":
+        read_sample(sample, kind, lambda metadata: [0], backend)
     if kind == "image":
-        return [to_rgb(read_image(content))]
-    with stored_file(content, path) as file:
-        try:
-            return read_video(file, choose, backend)[0]
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(file), path or "the stored video")) from error
+        return True
+    with _named_errors(sample):
+        return check_video(*_locate(sample))
+
+
+@contextmanager
+def _named_errors(sample: Sample) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        message = f"{sample.name}: {error}"
+        raise (FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError)(message) from error
+
+
+def _locate(sample: Sample) -> tuple[str | Path | bytes, str | None]:
+    """A sample's path or bytes, and what messages call it."""
+    if sample.item is None:
+        if sample.path is None:
+            raise ValueError("the sample has neither a path nor an item")
+        return sample.path, None
+    stored = sample.item.load()
+    path, content = stored.get("path"), stored.get("bytes")
+    if content is not None:
+        return content, path or "the stored file"
+    if not path:
+        raise ValueError(f"the column {sample.item.column!r} is empty here")
+    if "://" in path and not is_url(path):
+        raise ValueError(f"{path} is not on this machine: load the dataset without streaming")
+    return path, None
 
 
 def _visible(folder: Path) -> list[Path]:

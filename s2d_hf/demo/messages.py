@@ -78,13 +78,17 @@ def summary(timeline: VideoTimeline) -> str:
             "warning",
             "No face was found",
             f"Looked at {seconds}. Faces that are very small, turned away, covered or in the dark are missed: a "
-            "closer or brighter shot of the face may help.",
+            f"closer or brighter shot of the face may help.{_tell_damage(timeline)}",
         )
     count = len(timeline.tracks)
     text = (
         "Someone who leaves and comes back, or is there again after a cut, counts as a new face." if count > 1 else ""
     )
-    return message("done", f"{count_of(count, 'face')} in {seconds}", text)
+    return message("done", f"{count_of(count, 'face')} in {seconds}", f"{text}{_tell_damage(timeline)}".strip())
+
+
+def _tell_damage(timeline: VideoTimeline) -> str:
+    return f" The video is damaged: {timeline.damage}." if timeline.damage else ""
 
 
 def face_cards(timeline: VideoTimeline) -> str:

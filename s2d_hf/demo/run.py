@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from ..timeline.streaming import open_stream
+from ..video_files_s2d import open_video
 from .messages import message, summary
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def analyse_file(
 
 def _progress_reporter(path: str, report: Callable[[float, str], Any]) -> Callable[[float], None]:
     """Turns the times of the frames into the share of the video that has been looked at."""
-    with open_stream(path) as stream:
+    with open_video(path, tells_damage=False) as stream:
         duration = stream.duration
 
     def on_progress(seconds: float) -> None:

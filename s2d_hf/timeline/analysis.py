@@ -22,9 +22,10 @@ from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
 from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
+from ..video_files_s2d import VideoSource
 from ..video_processing_s2d import S2DVideoProcessor
 from .results import FaceTimeline, VideoTimeline, find_segments
-from .streaming import VideoStream, open_stream
+from .streaming import CameraStream, open_stream, sample_evenly
 
 # Of each track: so many at most, not closer than that, in seconds, and of so many pixels along an edge. A film has
 # hundreds of tracks.
@@ -248,11 +249,13 @@ class S2DTimeline:
                         if on_progress is not None:
                             on_progress(seconds)
                 except KeyboardInterrupt:
-                    if not stream.is_live:
+                    if not isinstance(stream, CameraStream):
                         raise
                 if bar.total:
                     bar.update(max(0.0, bar.total - bar.n))
-            return analysis.result()
+            timeline = analysis.result()
+        timeline.damage = stream.damage  # which is known once all is read
+        return timeline
 
 
 @dataclass
@@ -292,7 +295,7 @@ class _Window:
 class _Analysis:
     """One pass over one stream."""
 
-    def __init__(self, settings: S2DTimeline, stream: VideoStream, on_window: Callable | None):
+    def __init__(self, settings: S2DTimeline, stream: VideoSource, on_window: Callable | None):
         self.settings = settings
         self.stream = stream
         self.on_window = on_window
@@ -301,7 +304,7 @@ class _Analysis:
         processor = settings.processor
         self.length = settings.model.config.num_frames
         self.crop_size = processor.face_crop_size()
-        self.batch_size = 1 if stream.is_live else settings.batch_size
+        self.batch_size = 1 if isinstance(stream, CameraStream) else settings.batch_size
         find_angles = processor.angle_finder(device=settings.device)
         self.follower = FaceFollower(
             self._timed("detection", processor.get_face_detector(settings.device)),
@@ -318,14 +321,14 @@ class _Analysis:
 
     def run(self) -> Iterator[float]:
         """Goes through the stream; yields the time of each frame that was read, in seconds."""
-        frames = self.stream.sampled(self.settings.fps)
+        frames = sample_evenly(self.stream, self.settings.fps)
         while True:
             with self._clock("decoding"):
                 item = next(frames, None)
             if item is None:
                 return
-            self.last_time, frame = item
-            for followed in self.follower.add(self.last_time, frame):
+            self.last_time = item.time
+            for followed in self.follower.add(item.time, item.pixels, item.after_cut):
                 self._take(followed)
             yield self.last_time
 
@@ -343,7 +346,7 @@ class _Analysis:
         return VideoTimeline(
             source=stream.name,
             labels=self.settings.labels,
-            duration=self.last_time if stream.duration is None else stream.duration,
+            duration=max(self.last_time, stream.seen_until),
             width=stream.width,
             height=stream.height,
             fps=self.settings.fps,

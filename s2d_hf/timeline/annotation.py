@@ -1,10 +1,12 @@
 """The video of a timeline: boxes, labels and bars drawn on its frames, with its sound."""
 
+import math
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +18,8 @@ from tqdm import tqdm
 
 from ..colors import label_colours, text_colour, to_rgb
 from ..file_names_s2d import is_url
+from ..video_files_s2d import SoundPacket, VideoFile, VideoSource, open_video
 from .results import FaceTimeline, VideoTimeline
-from .streaming import FileStream
 
 # decoders of the sound that players expect in an MP4; other sound is encoded anew
 _COPIED_CODECS = ("aac", "ac3", "alac", "eac3", "flac", "libopus", "mp3", "mp3float", "opus")
@@ -93,7 +95,7 @@ def _find_source(source: str | os.PathLike | int) -> str:
 
 def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: bool) -> None:
     painter = FramePainter(timeline)
-    with FileStream(source) as stream, av.open(source) as sound, av.open(
+    with open_video(source, with_sound=True, tells_damage=False) as stream, av.open(
         str(path), "w", format="mp4", options={"movflags": "+faststart"}
     ) as output:  # fmt: skip
         if (stream.width, stream.height) != (timeline.width, timeline.height):
@@ -101,35 +103,43 @@ def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: boo
                 f"{source} has frames of {stream.width}x{stream.height} pixels, and the timeline is of a video of "
                 f"{timeline.width}x{timeline.height}."
             )
-        video = _add_video(output, stream)
-        packets = _Ahead(_sound_packets(sound, output, stream.start))
+        time_base = _choose_time_base(stream)
+        video = _add_video(output, stream, time_base)
+        sound = _SoundWriter(stream, output)
         with _progress_bar(stream.duration, progress) as bar:
             latest = -1
-            for time, pixels in stream.frames():
+            for time, picture, _ in stream.frames():
+                pixels = stream.to_rgb(picture)
                 if not pixels.flags.writeable:
                     pixels = pixels.copy()
                 painter.draw(pixels, time)
-                for packet in packets.until(time):
-                    output.mux(packet)
+                sound.write_until(time)
                 frame = _to_video_frame(pixels)
                 # strictly ascending, as the container needs them
-                latest = frame.pts = max(latest + 1, round(time / stream.time_base))
-                frame.time_base = stream.time_base
+                latest = frame.pts = max(latest + 1, round(time / time_base))
+                frame.time_base = time_base
                 output.mux(video.encode(frame))
                 bar.update(time - bar.n)
-            for packet in packets.until(float("inf")):
-                output.mux(packet)
+            sound.finish()
             output.mux(video.encode())
             bar.update(max(0.0, (bar.total or 0.0) - bar.n))
 
 
-def _add_video(output: av.container.OutputContainer, stream: FileStream) -> av.VideoStream:
-    rate = (stream.rate or Fraction(25)).limit_denominator(60000)
-    video = output.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+def _choose_time_base(stream: VideoSource) -> Fraction:
+    """The unit of the file's own times, if it is neither coarse nor so fine that a long gap would not fit into MP4."""
+    own = stream.time_base if isinstance(stream, VideoFile) else Fraction(1, 90000)
+    return own if 1000 <= 1 / own <= 90000 else Fraction(1, 90000)
+
+
+def _add_video(output: av.container.OutputContainer, stream: VideoSource, time_base: Fraction) -> av.VideoStream:
+    rate = getattr(stream, "rate", None) or Fraction(25)
+    video = output.add_stream(
+        "libx264", rate=rate.limit_denominator(60000), options={"crf": "20", "preset": "veryfast"}
+    )
     video.width, video.height = stream.width + stream.width % 2, stream.height + stream.height % 2
     video.pix_fmt = "yuv420p"
     context = video.codec_context
-    context.time_base = stream.time_base
+    context.time_base = time_base
     # BT.709, limited range
     context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
     return video
@@ -145,19 +155,72 @@ def _to_video_frame(pixels: np.ndarray) -> av.VideoFrame:
     )
 
 
-def _sound_packets(
-    sound: av.container.InputContainer, output: av.container.OutputContainer, start: Fraction
-) -> Iterator[av.Packet]:
+class _SoundWriter:
     """
-    Adds a stream to `output` for each one of sound, and returns its packets, in whose times `start` seconds are 0.
+    Writes the sound of a video beside its pictures, at the player's times. Sound and pictures take turns in the file,
+    so that neither has to wait in memory for long.
     """
-    # the streams have to be there before the first packet of any is written
-    targets = {}
-    for stream in sound.streams.audio:
-        if stream.codec_context is None:
-            continue  # no decoder knows it
-        targets[stream] = output.add_stream_from_template(stream) if _is_copied(stream) else _add_aac(output, stream)
-    return _convert_packets(sound, targets, start) if targets else iter(())
+
+    def __init__(self, video: VideoSource, output: av.container.OutputContainer):
+        self.output = output
+        self.offsets = getattr(video, "offsets", [0.0])
+        self.arriving: deque[SoundPacket] = getattr(video, "sound", deque())
+        self.waiting: dict[int, deque[SoundPacket]] = {}
+        self.targets: dict[int, av.AudioStream] = {}
+        self.latest: dict[int, int] = {}  # per stream: the time up to which it is written
+        # the streams have to be there before the first packet of any is written
+        for stream in video.container.streams.audio if isinstance(video, VideoFile) else ():
+            if stream.codec_context is not None:  # a decoder knows it
+                add = output.add_stream_from_template if _is_copied(stream) else partial(_add_aac, output)
+                self.targets[stream.index] = add(stream)
+                self.waiting[stream.index] = deque()
+
+    def write_until(self, time: float) -> None:
+        """Writes what is heard up to a time, in seconds, as far as it has been read."""
+        while self.arriving:
+            sound = self.arriving.popleft()
+            self.waiting[sound.packet.stream.index].append(sound)
+        for packets in self.waiting.values():
+            # where recordings follow each other, the pictures tell by how much the times of the next are behind
+            while packets and packets[0].recording < len(self.offsets):
+                start = self._start_of(packets[0])
+                if start is not None and start > time:
+                    break
+                self._write(*packets.popleft())
+
+    def finish(self) -> None:
+        """Writes the rest."""
+        self.offsets = [*self.offsets, *self.offsets[-1:] * 1000]  # sound may start again where no picture does
+        self.write_until(float("inf"))
+        for index, target in self.targets.items():
+            if target.codec_context.is_encoder and index in self.latest:
+                self.output.mux(target.encode())
+
+    def _start_of(self, sound: SoundPacket) -> float | None:
+        packet, recording = sound
+        return None if packet.dts is None else float(packet.dts * packet.time_base) + self.offsets[recording]
+
+    def _write(self, packet: av.Packet, recording: int) -> None:
+        stream, target = packet.stream, self.targets[packet.stream.index]
+        if not _is_copied(stream):
+            for frame in _decode(packet):
+                start = None if frame.time is None else frame.time + self.offsets[recording]
+                begun = self.latest.get(stream.index, 0)
+                frame.pts = begun if start is None else max(begun, round(start * frame.rate))
+                frame.time_base = Fraction(1, frame.rate)
+                self.latest[stream.index] = frame.pts + frame.samples
+                self.output.mux(target.encode(frame))
+        elif packet.dts is not None:  # the one at the end is empty
+            shift = round(self.offsets[recording] / packet.time_base)
+            dts = packet.dts + shift
+            pts = dts if packet.pts is None else packet.pts + shift
+            late = max(0, self.latest.get(stream.index, dts) - dts)
+            packet.dts, packet.pts = dts + late, pts + late
+            # where recordings meet, sound may overlap; and times are rounded, so that half a packet is far enough
+            one_sample = math.ceil(1 / (stream.rate * packet.time_base))
+            self.latest[stream.index] = packet.dts + max(one_sample, (packet.duration or 0) // 2)
+            packet.stream = target
+            self.output.mux(packet)
 
 
 def _add_aac(output: av.container.OutputContainer, stream: av.AudioStream) -> av.AudioStream:
@@ -169,47 +232,11 @@ def _is_copied(stream: av.AudioStream) -> bool:
     return stream.codec_context.name in _COPIED_CODECS
 
 
-def _convert_packets(
-    sound: av.container.InputContainer, targets: dict[av.AudioStream, av.AudioStream], start: Fraction
-) -> Iterator[av.Packet]:
-    ends: dict[av.AudioStream, Fraction] = {}
-    for packet in sound.demux(*targets):
-        stream, target = packet.stream, targets[packet.stream]
-        if not _is_copied(stream):
-            for frame in _decode(packet):
-                time = ends.get(stream, start) if frame.pts is None else frame.pts * frame.time_base
-                ends[stream] = time + Fraction(frame.samples, frame.rate)
-                frame.pts, frame.time_base = round((time - start) * frame.rate), Fraction(1, frame.rate)
-                yield from target.encode(frame)
-        elif packet.dts is not None:  # the one at the end is empty
-            shift = round(start / packet.time_base)
-            packet.dts -= shift
-            packet.pts = packet.dts if packet.pts is None else packet.pts - shift
-            packet.stream = target
-            yield packet
-    for stream, target in targets.items():
-        if not _is_copied(stream):
-            yield from target.encode()
-
-
 def _decode(packet: av.Packet) -> Sequence[av.AudioFrame]:
     try:
         return packet.decode()
-    except av.error.InvalidDataError:  # a damaged one
+    except (av.FFmpegError, OSError):  # a damaged one
         return ()
-
-
-class _Ahead:
-    """Packets up to a time, so that sound and pictures take turns in the file and none has to wait in memory."""
-
-    def __init__(self, packets: Iterator[av.Packet]):
-        self.packets = packets
-        self.next = next(packets, None)
-
-    def until(self, time: float) -> Iterator[av.Packet]:
-        while self.next is not None and float(self.next.dts * self.next.time_base) <= time:
-            yield self.next
-            self.next = next(self.packets, None)
 
 
 def _progress_bar(duration: float | None, progress: bool) -> tqdm:

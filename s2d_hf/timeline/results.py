@@ -117,6 +117,7 @@ class VideoTimeline:
         fps (`float`): Frames a second that were sampled.
         tracks (`list[FaceTimeline]`): Empty where no face was found.
         cuts (`list[float]`): Times of the first frames after cuts, in seconds.
+        damage (`str`): What of the video was lost or found broken; empty if nothing was.
     """
 
     source: str
@@ -127,6 +128,7 @@ class VideoTimeline:
     fps: float
     tracks: list[FaceTimeline]
     cuts: list[float] = field(default_factory=list)
+    damage: str = ""
 
     def to_dataframe(self) -> pd.DataFrame:
         """
@@ -166,6 +168,7 @@ class VideoTimeline:
             "height": self.height,
             "fps": self.fps,
             "cuts": list(self.cuts),
+            "damage": self.damage,
             "tracks": [
                 {
                     "track": face.track,
@@ -204,7 +207,8 @@ class VideoTimeline:
                 for item in data["tracks"]
             ]
             names = ("source", "duration", "width", "height", "fps", "cuts")
-            return cls(labels=tuple(data["labels"]), tracks=tracks, **{name: data[name] for name in names})
+            known = {name: data[name] for name in names}
+            return cls(labels=tuple(data["labels"]), tracks=tracks, damage=data.get("damage", ""), **known)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no timeline that `to_json` wrote: {error}") from error
 

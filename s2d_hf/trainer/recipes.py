@@ -134,7 +134,7 @@ class DataArguments:
         default=False, metadata={"help": "Train without files that can't be read, and list them, instead of stopping."}
     )
     video_backend: str = field(
-        default="decord", metadata={"help": "What decodes videos.", "choices": ["decord", "pyav"]}
+        default="pyav", metadata={"help": "What decodes videos.", "choices": ["pyav", "decord"]}
     )
     rand_augment_ops: int = field(default=4, metadata={"help": "Operations of RandAugment on a clip; 0: off."})
     rand_augment_magnitude: float = field(default=7.0, metadata={"help": "Their mean level, 0 to 10."})

@@ -23,7 +23,9 @@ SETTINGS = {"model": "a", "fps": 8.0}
 
 def timeline(*contents: bytes) -> VideoTimeline:
     tracks = [dataclasses.replace(invent_track(content), track=i) for i, content in enumerate(contents, start=1)]
-    return VideoTimeline("/tmp/elsewhere.mp4", LABELS, 4.0, np.int64(64), 48, 8.0, tracks, cuts=[1.5, np.float64(2)])
+    cuts = [1.5, np.float64(2)]
+    damage = "1 packet could not be decoded" if tracks else ""
+    return VideoTimeline("/tmp/elsewhere.mp4", LABELS, 4.0, np.int64(64), 48, 8.0, tracks, cuts, damage)
 
 
 def save(records: ArchiveRecords, name: str, *contents: bytes) -> str:
@@ -63,6 +65,7 @@ def test_each_file_says_where_it_comes_from(tmp_path):
         "width": 64,
         "height": 48,
         "cuts": [1.5, 2.0],
+        "damage": "1 packet could not be decoded",
         "labels": list(LABELS),
         "settings": SETTINGS,
     }
@@ -87,6 +90,8 @@ def test_the_summary_counts_and_lists(tmp_path):
     assert list(videos.index) == ["9.mp4", "10.mp4", "killed.mp4", "nobody.mp4"]
     assert videos.loc["10.mp4", ["status", "num_tracks", "num_windows", "duration"]].tolist() == ["done", 2, 6, 4.0]
     assert videos.loc["nobody.mp4", ["status", "num_tracks", "num_windows"]].tolist() == ["no_face", 0, 0]
+    assert videos.loc[["10.mp4", "nobody.mp4"], "damage"].tolist() == ["1 packet could not be decoded", ""]
+    assert videos.loc[["9.mp4", "killed.mp4"], "damage"].isna().all()
 
 
 def test_what_succeeds_at_last_has_not_failed(tmp_path):

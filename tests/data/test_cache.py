@@ -280,7 +280,7 @@ CHANGES_OF_SETTINGS: dict[str, dict[str, Any]] = {
     "size": {"settings": WINDOWS | {"size": 33}},
     "num_windows": {"settings": WINDOWS | {"num_windows": 3}},
     "num_crops": {"settings": WINDOWS | {"num_crops": 3}},
-    "backend": {"settings": WINDOWS | {"backend": "pyav"}},
+    "backend": {"settings": WINDOWS | {"backend": "decord"}},
     "configuration of the encoder": {"landmark_encoder": reconfigured()},
     "weights of the encoder": {"landmark_encoder": perturbed()},
     "dtype of the encoder": {"landmark_encoder": encoder().half()},
@@ -319,7 +319,7 @@ def test_settings_are_part_of_the_key(change, samples):
     assert_other_key(cache.describe_content(ClipDataset(samples, **WINDOWS), None, "float32", "cpu"), before)
 
 
-@pytest.mark.parametrize("package", ["pillow", "torch", "torchvision", "transformers", "decord"])
+@pytest.mark.parametrize("package", ["pillow", "torch", "torchvision", "transformers", "av"])
 def test_versions_are_part_of_the_key(package, samples, monkeypatch):
     before = describe(samples)
     version = cache.importlib.metadata.version
@@ -331,11 +331,13 @@ def test_versions_are_part_of_the_key(package, samples, monkeypatch):
     assert describe(samples) != before
 
 
-def test_decoder_that_stands_in_is_part_of_the_key(samples, monkeypatch):
-    by_pyav = describe(samples, EVEN | {"backend": "pyav"})
-    assert describe(samples)["decoder"]["backend"] == "decord"
-    monkeypatch.setattr(cache, "is_decord_available", lambda: False)
-    assert describe(samples) == by_pyav and by_pyav["decoder"]["version"]
+def test_only_the_decoder_that_is_used_is_part_of_the_key(samples, monkeypatch):
+    by_pyav, by_decord = describe(samples), describe(samples, EVEN | {"backend": "decord"})
+    assert by_pyav["decoder"] == {"backend": "pyav", "version": cache.importlib.metadata.version("av")}
+    assert by_decord["decoder"]["backend"] == "decord" and by_decord["decoder"]["version"]
+    version = cache.importlib.metadata.version
+    monkeypatch.setattr(cache.importlib.metadata, "version", lambda name: "0" if name == "decord" else version(name))
+    assert describe(samples) == by_pyav and describe(samples, EVEN | {"backend": "decord"}) != by_decord
 
 
 def test_what_does_not_change_the_content_does_not_change_the_key(samples, images, tmp_path):
@@ -352,7 +354,7 @@ def test_what_does_not_change_the_content_does_not_change_the_key(samples, image
     relative = [Sample(s.name, s.label, path=os.path.relpath(s.path)) for s in samples]
     assert describe(LabelledSamples(relative, samples.labels)) == before
     stills = describe(images, IMAGES)
-    for extra in ({"num_frames": 3}, {"sampling": "even"}, {"backend": "pyav"}):
+    for extra in ({"num_frames": 3}, {"sampling": "even"}, {"backend": "decord"}):
         assert describe(images, IMAGES | extra) == stills
     assert cache._digest(dict(reversed(before.items()))) == cache._digest(before)
 

@@ -231,7 +231,7 @@ def test_batches_that_do_not_fit(samples):
 def test_broken_files_are_named(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     dataset = ClipDataset(LabelledSamples([Sample("my clip", 0, path=tmp_path / "broken.mp4")], ["a"]))
-    with pytest.raises(ValueError, match=r"my clip: .*could not be decoded"):
+    with pytest.raises(ValueError, match=r"my clip: .*could not be opened: it is truncated, damaged or no video"):
         dataset[0]
     missing = ClipDataset(LabelledSamples([Sample("my clip", 0, path=tmp_path / "none.mp4")], ["a"]))
     with pytest.raises(FileNotFoundError, match="my clip: "):

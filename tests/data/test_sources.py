@@ -292,8 +292,9 @@ class TestCheck:
         assert pairs(good) == [(f"clip {i}", i % 3) for i in range(1, 14, 2)] and good.labels == collection.labels
         reasons = dict(broken)
         assert list(reasons) == [f"clip {i}" for i in range(0, 14, 2)]
-        assert "empty (0 bytes)" in reasons["clip 0"] and "decoded" in reasons["clip 2"]
-        assert "decoded" in reasons["clip 4"] and "no video file" in reasons["clip 6"]
+        assert "empty (0 bytes)" in reasons["clip 0"] and "2.mp4 could not be opened" in reasons["clip 2"]
+        assert "4.mp4 could not be decoded: it is truncated" in reasons["clip 4"]
+        assert "no video file" in reasons["clip 6"]
 
     def test_names_the_first_ten(self, collection):
         with pytest.raises(ValueError, match="7 of 14 videos can't be read") as error:

@@ -22,7 +22,8 @@ from s2d_hf.data.synthetic_faces import (
     read_still_points,
     write_synthetic_dataset,
 )
-from s2d_hf.frames_s2d import read_image, read_video, to_rgb
+from s2d_hf.frames_s2d import read_image, to_rgb
+from s2d_hf.video_reading_s2d import read_video
 
 FADING_PAIRS = (("happy", "happy_fading"), ("surprise", "surprise_fading"))
 BRIGHT = Scene(light_strength=0.0, background=(40, 60, 200), background_end=(40, 60, 200))

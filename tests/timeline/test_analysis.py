@@ -1,7 +1,9 @@
 """`S2DTimeline` with the real detectors on videos of a real face, whose places and times are known."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -11,7 +13,8 @@ from PIL import Image
 from s2d_hf import S2DForVideoClassification, S2DVideoProcessor
 from s2d_hf.face_cropping_s2d import crop_square
 from s2d_hf.timeline import S2DTimeline
-from s2d_hf.timeline.streaming import open_stream
+from s2d_hf.timeline.streaming import CameraStream, open_stream
+from s2d_hf.video_files_s2d import TimedFrame
 
 from ..face_videos import PlacedFace, draw_faces
 from ..videos import turn_video, write_timed_video, write_video
@@ -111,7 +114,7 @@ def test_scores_are_those_of_processor_and_model(timelines, converted, scene_vid
     model = S2DForVideoClassification.from_pretrained(converted)
     processor = S2DVideoProcessor.from_pretrained(converted)
     with open_stream(scene_video) as stream:
-        frames = dict(enumerate(frame for _, frame in stream.frames()))
+        frames = dict(enumerate(stream.to_rgb(frame.picture) for frame in stream.frames()))
     face = timelines["yunet"].tracks[0]
     for window in (0, 3, len(face.times) - 1):
         crops = []
@@ -303,20 +306,21 @@ def test_bad_arguments(converted, argument, value):
         S2DTimeline(model, S2DVideoProcessor.from_pretrained(converted), **{argument: value})
 
 
-class InterruptedCamera:
+class InterruptedCamera(CameraStream):
     """Shows a face for two seconds, then the user presses Ctrl-C."""
 
-    name, width, height, duration, fps, is_live = "camera 0", 640, 360, None, 8.0, True
+    name, width, height, fps = "camera 0", 640, 360, 8.0
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
+    def __init__(self):
         pass
 
-    def sampled(self, fps):
+    def close(self) -> None:
+        pass
+
+    def frames(self) -> Iterator[TimedFrame]:
+        picture = cv2.cvtColor(draw_faces([first_face(0)]), cv2.COLOR_RGB2BGR)
         for i in range(16):
-            yield i / 8, draw_faces([first_face(0)])
+            yield TimedFrame(i / 8, picture)
         raise KeyboardInterrupt
 
 
@@ -345,3 +349,16 @@ def test_faces_of_photographs_and_of_videos_that_are_shorter_than_a_track(conver
         assert len(face.scores) == 1 and face.end < 0.5 and len(face.segments) == 1
     black = write_video(tmp_path / "black.mp4", [np.zeros_like(picture)])
     assert load(converted, shared)(black, progress=False).tracks == []
+
+
+def test_damage_is_part_of_the_result(converted, shared, tmp_path, caplog):
+    frames = [scene(i / FPS) for i in range(50)]
+    whole = write_video(tmp_path / "whole.mp4", frames, movflags="faststart")
+    data = whole.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])  # its index is there, its last frames are not
+    analyse = load(converted, shared)
+    assert analyse(whole, progress=False).damage == ""
+    timeline = analyse(tmp_path / "cut.mp4", progress=False)
+    assert "of 2.0 s that its header states" in timeline.damage
+    assert timeline.duration < 1.9 and len(timeline.tracks) >= 1
+    assert caplog.text.count("cut.mp4 is damaged: ") == 1

@@ -67,8 +67,8 @@ def write_video_with_sound(
 
 def read_frames(path: Path) -> tuple[list[float], list[np.ndarray]]:
     with open_stream(path) as stream:
-        times, frames = zip(*stream.frames(), strict=True)
-    return list(times), list(frames)
+        frames = [(frame.time, stream.to_rgb(frame.picture)) for frame in stream.frames()]
+    return [time for time, _ in frames], [pixels for _, pixels in frames]
 
 
 def read_sound(path: Path) -> list[tuple[float, bytes]]:

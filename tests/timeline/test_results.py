@@ -127,10 +127,11 @@ def test_csv_reads_back(num_tracks, tmp_path):
 def test_json_reads_back(num_tracks, tmp_path):
     faces = [made_face(i + 1, i, i + 4.0, movement=(1.5, -2), angle=3) for i in range(num_tracks)]
     timeline = made_timeline(*faces, source="Gesicht ☺.mp4", cuts=[1.0, 2.5])
+    timeline.damage = "1 packet could not be decoded"
     path = tmp_path / "timeline.json"
     assert timeline.to_json(path) is None
     again = VideoTimeline.from_json(path)
-    for name in ("source", "labels", "duration", "width", "height", "fps", "cuts"):
+    for name in ("source", "labels", "duration", "width", "height", "fps", "cuts", "damage"):
         assert getattr(again, name) == getattr(timeline, name)
     assert len(again.tracks) == num_tracks
     for face, read in zip(timeline.tracks, again.tracks, strict=True):

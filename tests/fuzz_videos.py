@@ -1,0 +1,587 @@
+"""
+Damaged video files, by the thousand: what the reader makes of them, and what FFmpeg says of them.
+
+    python -m tests.fuzz_videos --files 2000 --seed 0 --report report.json
+
+Small videos of every kind are made on the spot and damaged at random, the same way for the same seed. A worker process
+reads them and is watched from outside, so that a crash, a hang or a hunger for memory is a finding and not the end.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import random
+import resource
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_FRAMES, HEIGHT, WIDTH = 36, 96, 128
+# seconds of wall time for one file, and bytes above what the idle worker takes
+HANG_SECONDS, MEMORY_LIMIT = 20.0, 1_500_000_000
+_BACKSTOP = 6_000_000_000
+_HEADER = 2048
+_EXTREMES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)
+_BLOCK = 16
+# Mean difference of a block, of 255. See `Originals`.
+_LEAST_TOLERANCE, _MOST_TOLERANCE = 4.0, 20.0
+
+
+class Kind(NamedTuple):
+    """How one source file is made."""
+
+    suffix: str
+    codec: str
+    pix_fmt: str = "yuv420p"
+    container: str | None = None
+    muxing: dict[str, str] = {}
+    coding: dict[str, str] = {}
+
+
+_X264 = {"crf": "23", "g": "9", "bf": "2", "threads": "1"}
+KINDS = {
+    "mp4, index at the end": Kind(".mp4", "libx264", coding=_X264),
+    "mp4, faststart": Kind(".mp4", "libx264", muxing={"movflags": "faststart"}, coding=_X264),
+    "mp4, fragmented": Kind(".mp4", "libx264", muxing={"movflags": "frag_keyframe+empty_moov"}, coding=_X264),
+    "mkv, h264": Kind(".mkv", "libx264", coding=_X264),
+    "webm, vp9": Kind(".webm", "libvpx-vp9", coding={"g": "9", "deadline": "realtime", "cpu-used": "8", "crf": "20"}),
+    "avi, mpeg4 with B-frames": Kind(".avi", "mpeg4", coding={"bf": "2", "g": "9", "qmax": "8"}),
+    "avi, mjpeg": Kind(".avi", "mjpeg", "yuvj420p", coding={"qmax": "6"}),
+    "mpegts, h264": Kind(".ts", "libx264", coding=_X264),
+    "mpg, mpeg2": Kind(".mpg", "mpeg2video", coding={"bf": "2", "g": "9", "qmax": "8"}),
+    "flv": Kind(".flv", "flv", coding={"g": "9", "qmax": "8"}),
+    "wmv": Kind(".wmv", "wmv2", container="asf", coding={"g": "9", "qmax": "8"}),
+    "gif": Kind(".gif", "gif", "gray"),
+}
+
+
+def draw_frames() -> list[np.ndarray]:
+    """RGB frames that tell their number: large digits on moving waves, with grains that no other frame has."""
+    rng = np.random.default_rng(0)
+    frames = []
+    across, down = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    for number in range(NUM_FRAMES):
+        waves = [np.sin((across + 5 * number) / 13), np.sin((down - 6 * number) / 11), np.sin((across + down) / 17)]
+        brightness = 125 + 30 * waves[0] + 25 * waves[1] + rng.integers(-8, 9, (HEIGHT, WIDTH))
+        colours = [brightness + 15 * waves[2], brightness, brightness - 15 * waves[0]]
+        frame = np.stack(colours, -1).clip(0, 255).astype(np.uint8)
+        cv2.putText(frame, f"{number:02d}", (14, 72), cv2.FONT_HERSHEY_SIMPLEX, 2.4, (230, 230, 230), 11)
+        cv2.putText(frame, f"{number:02d}", (14, 72), cv2.FONT_HERSHEY_SIMPLEX, 2.4, (40, 40, 40), 5)
+        frames.append(frame)
+    return frames
+
+
+def write_source(path: Path, kind: Kind) -> Path:
+    """Writes the frames of `draw_frames`, at 25 a second; the same bytes each time."""
+    with av.open(str(path), "w", format=kind.container, options={"fflags": "+bitexact", **kind.muxing}) as container:
+        stream = container.add_stream(kind.codec, rate=25, options={"flags": "+bitexact", **kind.coding})
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, kind.pix_fmt
+        for image in draw_frames():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_sources(folder: Path) -> dict[str, Path]:
+    """One file of each kind."""
+    return {
+        name: write_source(folder / f"source_{number}{kind.suffix}", kind)
+        for number, (name, kind) in enumerate(KINDS.items())
+    }
+
+
+def _any_place(data: bytearray, rng: random.Random) -> tuple[int, int]:
+    return 0, len(data)
+
+
+def _header_place(data: bytearray, rng: random.Random) -> tuple[int, int]:
+    return 0, min(_HEADER, len(data))
+
+
+def _edge_place(data: bytearray, rng: random.Random) -> tuple[int, int]:
+    """The first bytes or, as some formats have their index there, the last ones."""
+    return (max(0, len(data) - _HEADER), len(data)) if rng.random() < 0.3 else (0, min(_HEADER, len(data)))
+
+
+def _flip(data: bytearray, rng: random.Random, num_bytes: int, start: int, stop: int) -> None:
+    for _ in range(num_bytes):
+        data[rng.randrange(start, stop)] ^= rng.choice([1 << rng.randrange(8), rng.randrange(1, 256)])
+
+
+def _overwrite(data: bytearray, rng: random.Random, start: int, stop: int, with_zeros: bool) -> None:
+    length = min(stop - start, int(10 ** rng.uniform(0.5, 3.3)))
+    first = rng.randrange(start, stop - length + 1)
+    data[first : first + length] = bytes(length) if with_zeros else rng.randbytes(length)
+
+
+def _chunk(data: bytearray, rng: random.Random) -> tuple[int, int]:
+    length = min(len(data) // 3, int(10 ** rng.uniform(0, 4)))
+    start = rng.randrange(0, len(data) - length)
+    return start, start + max(1, length)
+
+
+def _few_flips(data: bytearray, rng: random.Random) -> None:
+    _flip(data, rng, rng.randint(1, 5), *_any_place(data, rng))
+
+
+def _many_flips(data: bytearray, rng: random.Random) -> None:
+    _flip(data, rng, rng.randint(20, 400), *_any_place(data, rng))
+
+
+def _random_run(data: bytearray, rng: random.Random) -> None:
+    _overwrite(data, rng, *_any_place(data, rng), with_zeros=False)
+
+
+def _zero_run(data: bytearray, rng: random.Random) -> None:
+    _overwrite(data, rng, *_any_place(data, rng), with_zeros=True)
+
+
+def _remove(data: bytearray, rng: random.Random) -> None:
+    start, stop = _chunk(data, rng)
+    del data[start:stop]
+
+
+def _duplicate(data: bytearray, rng: random.Random) -> None:
+    start, stop = _chunk(data, rng)
+    place = rng.choice([stop, rng.randrange(len(data))])
+    data[place:place] = data[start:stop]
+
+
+def _swap(data: bytearray, rng: random.Random) -> None:
+    start, stop = _chunk(data, rng)
+    length = stop - start
+    other = rng.randrange(0, len(data) - length)
+    data[start:stop], data[other : other + length] = data[other : other + length], data[start:stop]
+
+
+def _truncate(data: bytearray, rng: random.Random) -> None:
+    del data[rng.randrange(1, len(data)) :]
+
+
+def _header_flips(data: bytearray, rng: random.Random) -> None:
+    _flip(data, rng, rng.randint(1, 8), *_header_place(data, rng))
+
+
+def _header_run(data: bytearray, rng: random.Random) -> None:
+    start, stop = _edge_place(data, rng)
+    length = rng.randint(1, min(32, stop - start))
+    first = rng.randrange(start, stop - length + 1)
+    data[first : first + length] = rng.randbytes(length) if rng.random() < 0.5 else bytes(length)
+
+
+def _extreme_fields(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.randint(1, 3)):
+        start, stop = _any_place(data, rng) if rng.random() < 0.2 else _edge_place(data, rng)
+        place = rng.randrange(start, max(start + 1, stop - 4))
+        data[place : place + 4] = rng.choice(_EXTREMES).to_bytes(4, rng.choice(["big", "little"]))
+
+
+MUTATIONS: dict[str, Callable[[bytearray, random.Random], None]] = {
+    "few bytes changed": _few_flips,
+    "many bytes changed": _many_flips,
+    "a run overwritten at random": _random_run,
+    "a run overwritten with zeros": _zero_run,
+    "a piece removed": _remove,
+    "a piece duplicated": _duplicate,
+    "two pieces swapped": _swap,
+    "truncated": _truncate,
+    "header: bytes changed": _header_flips,
+    "header or end: a run overwritten": _header_run,
+    "32-bit fields at extremes": _extreme_fields,
+}
+
+
+def mutate(data: bytes, seed: int, number: int) -> tuple[bytes, str]:
+    """The file of this number, damaged, and how; the same for the same seed."""
+    rng = random.Random(f"{seed}/{number}")
+    name = rng.choice(list(MUTATIONS))
+    changed = bytearray(data)
+    while bytes(changed) == data:
+        changed = bytearray(data)
+        MUTATIONS[name](changed, rng)
+    return bytes(changed), name
+
+
+def block_differences(frame: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The largest mean difference of any block of 16x16 pixels and any colour, `(len(others),)`."""
+    difference = np.abs(others.astype(np.int16) - frame).astype(np.float32)
+    blocks = difference.reshape(len(others), HEIGHT // _BLOCK, _BLOCK, WIDTH // _BLOCK, _BLOCK, 3)
+    return blocks.mean(axis=(2, 4)).max(axis=(1, 2, 3))
+
+
+class Originals:
+    """
+    The frames of an undamaged file, as the reader reads them. A frame is right if one of them is so near that no block
+    of 16x16 pixels differs on average by more than the codec's own error, the largest of any block against what was
+    drawn. A frame of another size is scaled to theirs first.
+    """
+
+    def __init__(self, frames: np.ndarray, num_samples: int, is_grey: bool):
+        self.frames = frames
+        self.num_samples = num_samples
+        self._hashes = {frame.tobytes() for frame in frames}
+        drawn = np.stack(draw_frames())
+        if is_grey:
+            drawn = np.stack(
+                [np.repeat(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) for frame in drawn]
+            )
+        own = max(float(block_differences(a, b[None])[0]) for a, b in zip(frames, drawn, strict=True))
+        self.own_error = own
+        self.tolerance = float(np.clip(own, _LEAST_TOLERANCE, _MOST_TOLERANCE))
+
+    def is_right(self, frame: np.ndarray) -> bool:
+        if frame.shape == self.frames.shape[1:]:
+            if frame.tobytes() in self._hashes:
+                return True
+        else:
+            frame = cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+        return bool(block_differences(frame, self.frames).min() <= self.tolerance)
+
+
+class _Said(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes: resident now, and at most since the last reset."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return tuple(int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+
+
+def _reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class _Worker:
+    """What runs in the worker process."""
+
+    def __init__(self, sources: Path):
+        from s2d_hf import video_reading_s2d
+        from s2d_hf.timeline import streaming
+
+        self.reading, self.streaming = video_reading_s2d, streaming
+        self.usual_jump = video_reading_s2d._WORTH_A_JUMP
+        self.said = _Said()
+        logger = logging.getLogger("s2d_hf")
+        logger.addHandler(self.said)
+        logger.propagate = False
+        self.originals = {}
+        for path, (name, kind) in zip(
+            sorted(sources.glob("source_*"), key=lambda path: int(path.stem.split("_")[1])), KINDS.items(), strict=True
+        ):
+            frames = [self._as_array(frame) for frame in video_reading_s2d.read_video(path)[0]]
+            if len(frames) != NUM_FRAMES or self.said.lines:
+                raise AssertionError(f"{path}: {len(frames)} frames, {self.said.lines}")
+            num_samples = len(list(self._sample(path)[0]))
+            self.originals[name] = Originals(np.stack(frames), num_samples, kind.pix_fmt == "gray")
+
+    @staticmethod
+    def _as_array(frame: Any) -> np.ndarray:
+        return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+
+    def _read(self, path: Path, jump: int) -> tuple[Iterator[np.ndarray], int]:
+        self.reading._WORTH_A_JUMP = jump
+        frames, metadata = self.reading.read_video(path, lambda video: self.reading.spread_evenly(video, 16))
+        return (self._as_array(frame) for frame in frames), metadata.total_num_frames
+
+    def _sample(self, path: Path) -> tuple[Iterator[np.ndarray], None]:
+        def frames() -> Iterator[np.ndarray]:
+            with self.streaming.open_stream(path) as video:
+                for frame in self.streaming.sample_evenly(video, 8):
+                    yield frame.pixels
+
+        return frames(), None
+
+    def read(self, path: Path, kind: str) -> dict[str, Any]:
+        """What came of each way to read a file."""
+        _reset_peak()
+        idle, started = _memory()[0], time.monotonic()
+        # jumps are worth their while only in long files, so that some are made in these short ones, too
+        ways = {
+            "read_video": lambda: self._read(path, self.usual_jump),
+            "read_video, jumping": lambda: self._read(path, 4),
+            "sample_evenly": lambda: self._sample(path),
+        }
+        readings = {name: self._read_one(way, path, self.originals[kind]) for name, way in ways.items()}
+        return {"readings": readings, "seconds": time.monotonic() - started, "memory": _memory()[1] - idle}
+
+    def _read_one(self, way: Callable[[], tuple[Iterator[np.ndarray], int | None]], path: Path, originals: Originals):
+        self.said.lines = []
+        error, is_documented, num_frames, num_wrong, total = None, True, 0, 0, None
+        checked: dict[int, bool] = {}
+        try:
+            frames, total = way()
+            for frame in frames:
+                num_frames += 1
+                key = hash(frame.tobytes())
+                if key not in checked:
+                    checked[key] = originals.is_right(frame)
+                num_wrong += not checked[key]
+        except Exception as caught:
+            error = f"{type(caught).__name__}: {caught}"
+            is_documented = type(caught) in (ValueError, FileNotFoundError) and str(path) in str(caught)
+        expected = originals.num_samples - 1 if total is None else NUM_FRAMES
+        return {
+            "error": error,
+            "is_documented": is_documented,
+            "warnings": self.said.lines,
+            "frames": num_frames,
+            "wrong": num_wrong,
+            "is_short": error is None and (num_frames if total is None else total) < expected,
+        }
+
+
+def work(sources: Path) -> None:
+    """Reads the files whose paths and kinds come in as lines of JSON; answers are lines, too."""
+    # whatever else writes to standard output may not mix with the answers
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = _Worker(sources)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + _BACKSTOP, resource.RLIM_INFINITY))
+    print(json.dumps({name: [it.own_error, it.tolerance] for name, it in worker.originals.items()}), file=answers)
+    answers.flush()
+    for line in sys.stdin:
+        task = json.loads(line)
+        print(json.dumps(worker.read(Path(task["path"]), task["kind"])), file=answers)
+        answers.flush()
+
+
+class WatchedWorker:
+    """A worker process, which is started anew after it died or hung."""
+
+    def __init__(self, sources: Path):
+        self.sources = sources
+        self.process: subprocess.Popen | None = None
+        self.errors: dict[str, list[float]] = {}
+
+    def _start(self) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115, as it lives as long as the process
+        command = [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz_videos", "--work", str(self.sources)]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log
+        )
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The worker did not start: {self._last_words()}")
+        self.errors = json.loads(line)
+
+    def _last_words(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")[-3000:]
+
+    def read(self, path: Path, kind: str) -> dict[str, Any]:
+        """See `_Worker.read`; or `{"crash": ...}` or `{"hang": ...}`."""
+        if self.process is None:
+            self._start()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps({"path": str(path), "kind": kind}).encode() + b"\n")
+            self.process.stdin.flush()
+        if not select.select([self.process.stdout], [], [], HANG_SECONDS)[0]:
+            words = self._stop()
+            return {"hang": f"nothing for {HANG_SECONDS:.0f} s {words}".strip()}
+        line = self.process.stdout.readline()
+        if not line:
+            status = self.process.wait()
+            words = self._stop()
+            return {"crash": f"it ended with status {status}: {words}"}
+        return json.loads(line)
+
+    def _stop(self) -> str:
+        self.process.kill()
+        self.process.wait()
+        words = self._last_words()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.log.close()
+        self.process = None
+        return words
+
+    def __enter__(self) -> "WatchedWorker":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process is not None:
+            self._stop()
+
+
+def listen_to_ffmpeg(path: Path) -> list[str]:
+    """What FFmpeg reports while it decodes a file from its start to its end: its errors, and what it marks."""
+    reports = []
+    av.logging.set_level(av.logging.ERROR)
+    with av.logging.Capture(local=False) as logs:
+        try:
+            with av.open(f"file:{path}", metadata_errors="replace") as container:
+                stream = container.streams.best("video")
+                for packet in container.demux(stream):
+                    reports += ["a packet marked as corrupt"] * packet.is_corrupt
+                    try:
+                        frames = packet.decode()
+                    except (av.FFmpegError, OSError) as error:
+                        reports.append(str(error))
+                        continue
+                    reports += ["a frame marked as corrupt" for frame in frames if frame.is_corrupt]
+        except IndexError:
+            pass  # PyAV's, at a stream that turns up midway: it is nothing that FFmpeg reports
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reports.append(str(error))
+    return [f"{name}: {message.strip()}" for level, name, message in logs if level <= av.logging.ERROR] + reports
+
+
+def ask_ffmpeg(path: Path) -> list[str]:
+    """`listen_to_ffmpeg` in a process of its own."""
+    command = [sys.executable, "-m", "tests.fuzz_videos", "--ask", str(path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    if result.returncode:
+        return [f"it ended with status {result.returncode}: {result.stderr[-300:]}"]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+OUTCOMES = (
+    "whole, nothing to say",
+    "in part or wrong, with a warning",
+    "refused with an error",
+    "shorter, and nobody reported it",
+    "wrong pictures, and nobody reported it",
+    "shorter, reported by FFmpeg and not said",
+    "wrong pictures, reported by FFmpeg and not said",
+)
+
+
+def judge(result: dict[str, Any], path: Path) -> tuple[str, list[str]]:
+    """One of `OUTCOMES`, and what is wrong with the reader."""
+    for trouble in ("crash", "hang"):
+        if trouble in result:
+            return trouble, [f"{trouble}: {result[trouble]}"]
+    findings = []
+    if result["memory"] > MEMORY_LIMIT:
+        findings.append(f"memory: {result['memory']:,} bytes")
+    readings = result["readings"]
+    for name, reading in readings.items():
+        if not reading["is_documented"]:
+            findings.append(f"{name}: another exception: {reading['error']}")
+        if sum("is damaged: " in line for line in reading["warnings"]) > 1:
+            findings.append(f"{name}: more than one warning: {reading['warnings']}")
+    silent = {name: it for name, it in readings.items() if it["error"] is None and not it["warnings"]}
+    wrong = [name for name, it in silent.items() if it["wrong"]]
+    short = [name for name, it in silent.items() if it["is_short"]]
+    if wrong or short:
+        what = "wrong pictures" if wrong else "shorter"
+        reports = ask_ffmpeg(path)
+        result["reports"] = reports[:5]
+        if reports:
+            findings.append(f"{what} in {wrong or short}, reported by FFmpeg and not said: {reports[:3]}")
+            return f"{what}, reported by FFmpeg and not said", findings
+        return f"{what}, and nobody reported it", findings
+    if len(silent) == len(readings):
+        return "whole, nothing to say", findings
+    if all(reading["error"] for reading in readings.values()):
+        return "refused with an error", findings
+    return "in part or wrong, with a warning", findings
+
+
+def fuzz(num_files: int, seed: int, keep: Path | None = None, numbers: list[int] | None = None) -> dict[str, Any]:
+    """Reads so many damaged files; those with findings are kept in a folder."""
+    started = time.monotonic()
+    counts, by_mutation, findings = defaultdict(Counter), defaultdict(Counter), []
+    most = {"seconds": (0.0, -1), "memory": (0, -1)}
+    refused, unequal = Counter(), []
+    with tempfile.TemporaryDirectory(prefix="s2d-fuzz-") as folder:
+        sources = write_sources(Path(folder))
+        with WatchedWorker(Path(folder)) as worker:
+            for done, number in enumerate(range(num_files) if numbers is None else numbers):
+                kind = list(KINDS)[number % len(KINDS)]
+                source = sources[kind]
+                data, mutation = mutate(source.read_bytes(), seed, number)
+                path = Path(folder) / f"damaged_{number:05d}{source.suffix}"
+                path.write_bytes(data)
+                result = worker.read(path, kind)
+                outcome, found = judge(result, path)
+                counts[kind][outcome] += 1
+                by_mutation[mutation][outcome] += 1
+                for name in most:
+                    most[name] = max(most[name], (result.get(name, 0), number))
+                states = {
+                    name: ("error" if it["error"] else "warning" if it["warnings"] else "silent")
+                    for name, it in result.get("readings", {}).items()
+                }
+                if len(set(states.values())) > 1:
+                    unequal.append([number, kind, mutation, states])
+                refused.update(name for name, state in states.items() if state == "error")
+                if found or "nobody" in outcome:
+                    findings.append([number, kind, mutation, outcome, found, result.get("reports", [])])
+                if found:
+                    print(f"{number} {kind} ({mutation}): {'; '.join(found)[:600]}", flush=True)
+                    if keep is not None:
+                        keep.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(path, keep / path.name)
+                path.unlink()
+                if done % 100 == 99:
+                    print(f"{done + 1} files, {time.monotonic() - started:.0f} s", flush=True)
+            errors = worker.errors
+    return {
+        "files": num_files if numbers is None else len(numbers),
+        "seed": seed,
+        "pyav": av.__version__,
+        "ffmpeg": av.ffmpeg_version_info,
+        "seconds": round(time.monotonic() - started, 1),
+        "kinds": {kind: dict(count) for kind, count in sorted(counts.items())},
+        "mutations": {name: dict(count) for name, count in sorted(by_mutation.items())},
+        "codecs_error_and_tolerance": errors,
+        "most": most,
+        "refused_by": dict(refused),
+        "failures": [it for it in findings if it[4]],
+        "nobody_knew": [it for it in findings if not it[4]],
+        "unequal": unequal,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=2000, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="of the damage")
+    parser.add_argument("--report", type=Path, help="a JSON file for the numbers")
+    parser.add_argument("--keep", type=Path, help="a folder for the files that show a failure")
+    parser.add_argument("--numbers", type=int, nargs="+", help="only the files of these numbers")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        return work(arguments.work)
+    if arguments.ask:
+        return print(json.dumps(listen_to_ffmpeg(arguments.ask)))
+    report = fuzz(arguments.files, arguments.seed, arguments.keep, arguments.numbers)
+    if arguments.report:
+        arguments.report.write_text(json.dumps(report, indent=1))
+    total = Counter()
+    for kind, count in report["kinds"].items():
+        print(f"{kind}: {', '.join(f'{number} {outcome}' for outcome, number in count.items())}")
+        total.update(count)
+    print(f"all: {', '.join(f'{number} {outcome}' for outcome, number in total.items())}")
+    print(f"{len(report['failures'])} failures in {report['seconds']} s; the most: {report['most']}")
+
+
+if __name__ == "__main__":
+    main()
