@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.stream import Disposition
-from PIL import Image, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageOps, ImageSequence
 from transformers.utils import logging
 
 from .addresses_s2d import fetched_file
@@ -258,6 +258,7 @@ class VideoFile(VideoSource):
         rate = self.stream.average_rate
         self.rate: Fraction | None = rate if rate and Fraction(1, 3600) <= rate <= 1000 else None
         self.fps = float(self.rate) if self.rate else None
+        self._restarts = _Restarts(self.jump_ahead)
         self._has_sound = bool(container.streams.audio)
         self._states_own_duration = bool(self.stream.duration)
         stated = (self.stream.duration or 0) * self.time_base or Fraction(container.duration or 0, av.time_base)
@@ -323,7 +324,7 @@ class VideoFile(VideoSource):
         """Every frame, with ascending times."""
         clock = _Clock(self.offsets, self.jump_ahead, 1 / self.fps if self.fps else 0.04)
         for frame in self.decoded():
-            now, after_cut = clock.time_of(frame)
+            now, after_cut = clock.time_of(frame, self._restarts.count)
             after_cut = self._pixels.changes_size(frame) or after_cut
             self.seen_until = now + clock.step
             yield TimedFrame(now, frame, after_cut)
@@ -404,7 +405,7 @@ class VideoFile(VideoSource):
 
     def _decode(self, key_pts: int | None = None) -> Iterator[av.VideoFrame]:
         latest, has_entered = time.monotonic(), False
-        restarts, recent = _Restarts(self.jump_ahead), deque(maxlen=3)
+        restarts, recent = self._restarts, deque(maxlen=3)
         places: list[int] = []  # of packets whose frames are still to come, the first one first
         for packet in self._demux():
             if key_pts is not None and packet.size:
@@ -451,13 +452,20 @@ class VideoFile(VideoSource):
                 logger.warning(f"{self.name}: no frame for {self._stall} s, and the rest is left out.")
                 return
 
-    def ends_early(self, end: float) -> bool:
-        """Whether a video that ends at this time, in seconds, ends clearly before its header says."""
+    def ends_early(self, end: float, end_in_file: float) -> bool:
+        """
+        Whether a video ends clearly before its header says.
+
+        Args:
+            end (`float`): Where it ends, in seconds from its start.
+            end_in_file (`float`): The same in the file's own times. Some containers state the one, some the other.
+        """
         if self.duration is None:
             return False
         # sound may outlast the picture, which looks the same where only the whole file's duration is stated
         is_own = self._states_own_duration or not self._has_sound
-        return self.duration - end > (max(0.5, 0.02 * self.duration) if is_own else 0.5 + 0.1 * self.duration)
+        tolerance = max(0.5, 0.02 * self.duration) if is_own else 0.5 + 0.1 * self.duration
+        return self.duration - max(end, end_in_file) > tolerance
 
     def _describe_damage(self) -> str:
         said = []
@@ -468,7 +476,7 @@ class VideoFile(VideoSource):
         count, latest = _count_errors()
         if count > self._errors_before and self._is_alone:
             said.append(f"{_count(count - self._errors_before, 'error')} reported by FFmpeg, the last one {latest!r}")
-        if self._is_complete and self.ends_early(self.seen_until):
+        if self._is_complete and self.ends_early(self.seen_until, self.seen_until - self.offsets[-1]):
             said.append(f"it ends after {self.seen_until:.1f} s of {self.duration:.1f} s that its header states")
         return ", ".join(said)
 
@@ -485,8 +493,8 @@ class PictureFile(VideoSource):
             "S2D_MAX_IMAGE_PIXELS", self._image.width * self._image.height,
             f"{name}: it has {self._image.width}x{self._image.height} pixels",
         )  # fmt: skip
-        with _documented_errors(name, "decoded"):
-            self.width, self.height = ImageOps.exif_transpose(self._image).size
+        is_turned = self._image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        self.width, self.height = self._image.size[::-1] if is_turned else self._image.size
         is_animated = self._image.format in ("PNG", "WEBP") and getattr(self._image, "n_frames", 1) > 1
         check_limit("S2D_MAX_FRAMES", getattr(self._image, "n_frames", 1), f"{name} has too many frames")
         self._is_animated = is_animated
@@ -501,6 +509,7 @@ class PictureFile(VideoSource):
         now = 0.0
         with _documented_errors(self.name, "decoded"):
             for frame in ImageSequence.Iterator(self._image) if self._is_animated else [self._image]:
+                frame.load()  # before which WebP doesn't tell
                 lasts = frame.info.get("duration", 0) / 1000
                 # browsers take a tenth of a second where a picture says less than the screen can show
                 lasts = 0.1 if self._is_animated and lasts < 0.011 else lasts
@@ -522,8 +531,14 @@ class _Clock:
         self.step = step  # how long the latest frame lasts
         self.latest: float | None = None
 
-    def time_of(self, frame: av.VideoFrame) -> tuple[float, bool]:
-        """The next frame's time, and whether it follows a gap or another recording."""
+    def time_of(self, frame: av.VideoFrame, num_restarts: int) -> tuple[float, bool]:
+        """
+        The next frame's time, and whether it follows a gap or another recording.
+
+        Args:
+            num_restarts (`int`): How often the times of the packets, of which the decoder may be behind by some, have
+                started again. A single frame at a wrong time, as where packets are lost, is no other recording.
+        """
         latest, step = self.latest, self.step
         lasts = float((frame.duration or 0) * (frame.time_base or 0))
         if 0 < lasts <= LONGEST_FRAME:
@@ -533,13 +548,14 @@ class _Clock:
             return self.latest, False
         self.latest = latest + step if frame.time is None else frame.time + self.offsets[-1]
         ahead = self.latest - latest
-        if not -_JUMP_BACK <= ahead <= self.jump_ahead:
+        is_jump = not -_JUMP_BACK <= ahead <= self.jump_ahead
+        if is_jump and num_restarts >= len(self.offsets):
             self.offsets.append(self.offsets[-1] + step - ahead)
             self.latest = latest + step
             return self.latest, True
-        if ahead <= 0:  # no two frames at once, and none is lost
+        if is_jump or ahead <= 0:  # no two frames at once, and none is lost
             self.latest = latest + 0.001
-        return self.latest, ahead > LONGEST_FRAME
+        return self.latest, self.latest - latest > LONGEST_FRAME
 
 
 class _Restarts:

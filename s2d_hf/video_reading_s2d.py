@@ -217,11 +217,12 @@ class _Reader:
             container = video.container.format.name
             longest_gap = video.jump_ahead / float(video.time_base)
             pts = np.unique(np.array(shown, np.int64))
-            seconds = float((pts[-1] - pts[0]) * video.time_base) if len(pts) else 0.0
-            if video.has_trouble() or video.ends_early(seconds + (1 / video.fps if video.fps else 0)):
+            if not keys or not 0 < len(pts) == len(shown) or np.diff(pts, prepend=pts[0]).max() > longest_gap:
+                return None
+            last = 1 / video.fps if video.fps else 0.0
+            end, end_in_file = (float(int(ticks) * video.time_base) + last for ticks in (pts[-1] - pts[0], pts[-1]))
+            if video.has_trouble() or video.ends_early(end, end_in_file):
                 return None  # it is to be told of, so all of it has to be looked at
-        if not len(pts) or len(pts) < len(shown) or not keys or np.diff(pts, prepend=pts[0]).max() > longest_gap:
-            return None
         return _Plan(pts, np.sort(np.array(keys, np.int64)), container, has_edits, has_open_groups)
 
     def _choose(self, video: Any, times: np.ndarray, backend: str) -> tuple[np.ndarray, TimedVideoMetadata]:

@@ -223,6 +223,13 @@ def block_differences(frame: np.ndarray, others: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(2, 4)).max(axis=(1, 2, 3))
 
 
+def as_drawn(frame: np.ndarray) -> np.ndarray:
+    """A frame in the size of those that were drawn."""
+    if frame.shape[:2] == (HEIGHT, WIDTH):
+        return frame
+    return cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+
+
 class Originals:
     """
     The frames of an undamaged file, as the reader reads them. A frame is right if one of them is so near that no block
@@ -244,11 +251,9 @@ class Originals:
         self.tolerance = float(np.clip(own, _LEAST_TOLERANCE, _MOST_TOLERANCE))
 
     def is_right(self, frame: np.ndarray) -> bool:
-        if frame.shape == self.frames.shape[1:]:
-            if frame.tobytes() in self._hashes:
-                return True
-        else:
-            frame = cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+        """Of a frame in the size of those that were drawn."""
+        if frame.tobytes() in self._hashes:
+            return True
         return bool(block_differences(frame, self.frames).min() <= self.tolerance)
 
 
@@ -277,10 +282,10 @@ class _Worker:
     """What runs in the worker process."""
 
     def __init__(self, sources: Path):
-        from s2d_hf import video_reading_s2d
+        from s2d_hf import video_pixels_s2d, video_reading_s2d
         from s2d_hf.timeline import streaming
 
-        self.reading, self.streaming = video_reading_s2d, streaming
+        self.reading, self.streaming, self.pixels = video_reading_s2d, streaming, video_pixels_s2d
         self.usual_jump = video_reading_s2d._WORTH_A_JUMP
         self.said = _Said()
         logger = logging.getLogger("s2d_hf")
@@ -315,8 +320,6 @@ class _Worker:
 
     def read(self, path: Path, kind: str) -> dict[str, Any]:
         """What came of each way to read a file."""
-        _reset_peak()
-        idle, started = _memory()[0], time.monotonic()
         # jumps are worth their while only in long files, so that some are made in these short ones, too
         ways = {
             "read_video": lambda: self._read(path, self.usual_jump),
@@ -324,32 +327,48 @@ class _Worker:
             "sample_evenly": lambda: self._sample(path),
         }
         readings = {name: self._read_one(way, path, self.originals[kind]) for name, way in ways.items()}
-        return {"readings": readings, "seconds": time.monotonic() - started, "memory": _memory()[1] - idle}
+        most = {name: max(reading[name] for reading in readings.values()) for name in ("seconds", "memory")}
+        return {"readings": readings, **most}
 
     def _read_one(self, way: Callable[[], tuple[Iterator[np.ndarray], int | None]], path: Path, originals: Originals):
         self.said.lines = []
-        error, is_documented, num_frames, num_wrong, total = None, True, 0, 0, None
-        checked: dict[int, bool] = {}
+        error, is_documented, total = None, True, None
+        read: list[np.ndarray] = []
+        _reset_peak()
+        idle, started = _memory()[0], time.monotonic()
         try:
             frames, total = way()
-            for frame in frames:
-                num_frames += 1
-                key = hash(frame.tobytes())
-                if key not in checked:
-                    checked[key] = originals.is_right(frame)
-                num_wrong += not checked[key]
+            read.extend(as_drawn(frame) for frame in frames)
         except Exception as caught:
             error = f"{type(caught).__name__}: {caught}"
             is_documented = type(caught) in (ValueError, FileNotFoundError) and str(path) in str(caught)
+        seconds, memory = time.monotonic() - started, _memory()[1] - idle
+        wrong = [frame for frame in read if not originals.is_right(frame)]
+        is_silent = error is None and not self.said.lines
         expected = originals.num_samples - 1 if total is None else NUM_FRAMES
         return {
             "error": error,
             "is_documented": is_documented,
             "warnings": self.said.lines,
-            "frames": num_frames,
-            "wrong": num_wrong,
-            "is_short": error is None and (num_frames if total is None else total) < expected,
+            "frames": len(read),
+            "wrong": len(wrong),
+            "is_short": error is None and (len(read) if total is None else total) < expected,
+            "invented": self._count_invented(wrong, path, originals.tolerance) if wrong and is_silent else 0,
+            "seconds": seconds,
+            "memory": memory,
         }
+
+    def _count_invented(self, wrong: list[np.ndarray], path: Path, tolerance: float) -> int:
+        """Wrong pictures that FFmpeg does not show either, when it decodes the file from its start to its end."""
+        shown = np.stack([as_drawn(self.pixels.turn_upright(*it)) for it in self._decode_plainly(path)])
+        return sum(bool(block_differences(frame, shown).min() > tolerance) for frame in wrong)
+
+    def _decode_plainly(self, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            for packet in container.demux(container.streams.best("video")):
+                with contextlib.suppress(av.FFmpegError):
+                    for frame in packet.decode():
+                        yield frame.to_ndarray(format="rgb24"), self.pixels.display_matrix(frame)
 
 
 def work(sources: Path) -> None:
@@ -461,6 +480,7 @@ def ask_ffmpeg(path: Path) -> list[str]:
 
 OUTCOMES = (
     "whole, nothing to say",
+    "whole, with a warning",
     "in part or wrong, with a warning",
     "refused with an error",
     "shorter, and nobody reported it",
@@ -482,6 +502,8 @@ def judge(result: dict[str, Any], path: Path) -> tuple[str, list[str]]:
     for name, reading in readings.items():
         if not reading["is_documented"]:
             findings.append(f"{name}: another exception: {reading['error']}")
+        if reading["invented"]:
+            findings.append(f"{name}: {reading['invented']} pictures that FFmpeg does not show")
         if sum("is damaged: " in line for line in reading["warnings"]) > 1:
             findings.append(f"{name}: more than one warning: {reading['warnings']}")
     silent = {name: it for name, it in readings.items() if it["error"] is None and not it["warnings"]}
@@ -499,7 +521,9 @@ def judge(result: dict[str, Any], path: Path) -> tuple[str, list[str]]:
         return "whole, nothing to say", findings
     if all(reading["error"] for reading in readings.values()):
         return "refused with an error", findings
-    return "in part or wrong, with a warning", findings
+    if any(it["error"] or it["wrong"] or it["is_short"] for it in readings.values()):
+        return "in part or wrong, with a warning", findings
+    return "whole, with a warning", findings
 
 
 def fuzz(num_files: int, seed: int, keep: Path | None = None, numbers: list[int] | None = None) -> dict[str, Any]:
@@ -507,7 +531,7 @@ def fuzz(num_files: int, seed: int, keep: Path | None = None, numbers: list[int]
     started = time.monotonic()
     counts, by_mutation, findings = defaultdict(Counter), defaultdict(Counter), []
     most = {"seconds": (0.0, -1), "memory": (0, -1)}
-    refused, unequal = Counter(), []
+    refused, unequal = Counter(), []  # by which way to read, and where the ways disagree
     with tempfile.TemporaryDirectory(prefix="s2d-fuzz-") as folder:
         sources = write_sources(Path(folder))
         with WatchedWorker(Path(folder)) as worker:

@@ -56,7 +56,7 @@ def make_video(
     pictures: Iterable[np.ndarray | av.VideoFrame],
     codec: str = "libx264",
     *,
-    rate: int = 25,
+    rate: int | Fraction = 25,
     pts: Sequence[int] | None = None,
     time_base: Fraction | None = None,
     pix_fmt: str = "yuv420p",
@@ -77,7 +77,7 @@ def make_video(
         sound: Codec, first second and last second of a tone.
         prepare: Is given the codec's context before anything is encoded.
     """
-    time_base = time_base or Fraction(1, rate)
+    time_base = time_base or 1 / Fraction(rate)
     fast = {
         "libx264": {"preset": "veryfast", "crf": "20"},
         "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},

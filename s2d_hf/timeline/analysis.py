@@ -316,6 +316,7 @@ class _Analysis:
         self.kept: list[_TrackState] = []
         self.cuts: list[float] = []
         self.pending: list[_Window] = []
+        self.first_time: float | None = None
         self.last_time = 0.0
         self.keeps_all = False
 
@@ -328,6 +329,8 @@ class _Analysis:
             if item is None:
                 return
             self.last_time = item.time
+            if self.first_time is None:
+                self.first_time = item.time
             for followed in self.follower.add(item.time, item.pixels, item.after_cut):
                 self._take(followed)
             yield self.last_time
@@ -335,7 +338,7 @@ class _Analysis:
     def result(self) -> VideoTimeline:
         """What was found up to here."""
         # in a photograph, or a video that is shorter itself, no face lasts for longer
-        self.keeps_all = self.last_time < self.settings.min_duration
+        self.keeps_all = self.last_time - (self.first_time or 0.0) < self.settings.min_duration
         for followed in self.follower.finish():
             self._take(followed)
         for number in list(self.active):
