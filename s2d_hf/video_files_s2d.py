@@ -134,7 +134,8 @@ def open_video(
     starts: bool = True,
 ) -> VideoSource:
     """
-    Opens a video: a file, an http(s) address, or a file's bytes. Animated and still pictures are videos, too.
+    Opens a video: a file, an http(s) address, or a file's bytes. Animated and still pictures are videos, too. (A stream
+    of nothing but JPEG pictures is told from a single one by its suffix, `.mjpeg` or `.mjpg`.)
 
     Args:
         source (`str`, `os.PathLike` or `bytes`): What to open. What lies at an address is fetched first.
@@ -465,6 +466,7 @@ class VideoFile(VideoSource):
         # sound may outlast the picture, which looks the same where only the whole file's duration is stated
         is_own = self._states_own_duration or not self._has_sound
         tolerance = max(0.5, 0.02 * self.duration) if is_own else 0.5 + 0.1 * self.duration
+        tolerance = max(tolerance, 3 / self.fps if self.fps else 0.0)  # some count the decoder's delay
         return self.duration - max(end, end_in_file) > tolerance
 
     def _describe_damage(self) -> str:

@@ -21,7 +21,7 @@ class PixelReader:
 
     - Colours follow the frame's matrix and range; where it names no matrix, BT.709 is taken for high definition and
       BT.601 below, as players do. Transparent pixels lie over white.
-    - Of interlaced frames the first field is shown, so that nothing is combed.
+    - Of interlaced frames the upper field is shown, so that nothing is combed.
     - Pixels that are not square are made so, and the picture is turned and mirrored as its container says.
     - A frame of another size is fitted into the first one's, in the middle and with its shape kept.
 
@@ -87,7 +87,7 @@ class PixelReader:
             colours = {"src_colorspace": matrix, "dst_colorspace": other, "dst_color_range": _FULL}
             colours["src_color_range"] = _FULL if is_full else _LIMITED
         if frame.interlaced_frame and frame.height > 1:
-            frame = _first_field(frame)
+            frame = _upper_field(frame)
         if any(component.is_alpha for component in details.components) or details.name == "pal8":
             rgba = self._reformatter.reformat(frame, width, height, "rgba", **colours).to_ndarray()
             alpha = rgba[..., 3:].astype(np.uint16)
@@ -95,7 +95,7 @@ class PixelReader:
         return self._reformatter.reformat(frame, width, height, "rgb24", **colours).to_ndarray()
 
 
-def _first_field(frame: av.VideoFrame) -> av.VideoFrame:
+def _upper_field(frame: av.VideoFrame) -> av.VideoFrame:
     """Every other line of each plane: a picture of half the height, taken at one moment."""
     field = av.VideoFrame(frame.width, (frame.height + 1) // 2, frame.format.name)
     for source, target in zip(frame.planes, field.planes, strict=True):

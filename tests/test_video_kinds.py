@@ -352,6 +352,7 @@ KINDS = {
     "raw-hevc": (".hevc", "libx265", {"gop": 12}),
     "raw-mjpeg": (".mjpeg", "mjpeg", {"pix_fmt": "yuvj420p"}),
     "raw-mpeg2": (".m2v", "mpeg2video", {"gop": 12, "b_frames": 2, "container_format": "mpeg2video"}),
+    "obu-av1": (".obu", "libsvtav1", {"gop": 12}),
     "ivf-vp8": (".ivf", "libvpx", {"gop": 12}),
     "nut-ffv1": (".nut", "ffv1", {}),
     "mkv-ffv1": (".mkv", "ffv1", {}),
@@ -1190,6 +1191,52 @@ def test_sound_alone(tmp_path, plain):
     for read in (read_video, open_stream, lambda path: plain(str(path)), lambda path: dataset_of(path)[0]):
         with pytest.raises(ValueError, match=r"sound\.mp4 has no video"):
             read(path)
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_change_of_size_within_a_file(tmp_path, plain, codec):
+    """As browsers record calls: one stream of one codec, whose key frames may be of another size."""
+    parts = [
+        make_video(tmp_path / "0.webm", (numbered(i, 180, 320) for i in range(100)), codec, gop=50),
+        make_video(tmp_path / "1.webm", (numbered(i, 90, 160) for i in range(100, 200)), codec, gop=50),
+    ]
+    path = tmp_path / "both.webm"
+    with av.open(str(path), "w") as target:
+        stream = None
+        for i, part in enumerate(parts):
+            with av.open(str(part)) as source:
+                stream = stream or target.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        packet.pts, packet.dts = packet.pts + 4000 * i, packet.dts + 4000 * i
+                        packet.stream = stream
+                        target.mux(packet)
+    check_readers(path, list(range(200)), (np.arange(200) / 25).tolist(), plain)
+    everything, _ = read_video(path)
+    assert {frame.shape for frame in everything} == {(3, 180, 320)}
+    for chosen in ([199], [120, 170], [0, 99, 100, 180]):
+        frames, _ = read_video(path, lambda metadata, chosen=chosen: chosen)
+        for frame, index in zip(frames, chosen, strict=True):
+            torch.testing.assert_close(frame, everything[index], atol=0, rtol=0)
+    with open_video(path) as video:
+        assert [i for i, frame in enumerate(video.frames()) if frame.after_cut] == [100]
+
+
+@pytest.mark.parametrize(("matrix", "colour_range", "coefficients"), [(9, 1, BT2020), (1, 2, BT709), (5, 1, BT601)])
+def test_matrices_of_ten_bits(tmp_path, plain, matrix, colour_range, coefficients):
+    def prepare(context) -> None:
+        context.colorspace, context.color_range = matrix, colour_range
+
+    frames = []
+    for _ in range(5):
+        frame = patches_frame(HEIGHT, WIDTH, "yuv420p10le")
+        frame.colorspace, frame.color_range = matrix, colour_range
+        frames.append(frame)
+    path = make_video(tmp_path / "a.mp4", frames, pix_fmt="yuv420p10le", options=LOSSLESS, prepare=prepare)
+    (first, *_) = plain_decode(path)
+    assert first.format.name == "yuv420p10le"
+    assert (int(first.colorspace), int(first.color_range)) == (matrix, colour_range)
+    check_stripes(path, yuv_to_rgb(PATCHES, *coefficients, is_full=colour_range == 2), plain)
 
 
 @pytest.fixture(scope="module")

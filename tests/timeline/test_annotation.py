@@ -306,6 +306,47 @@ def test_a_video_that_does_not_begin_at_zero(tmp_path):
     assert [content for _, content in read_sound(target)] == [content for _, content in read_sound(source)]
 
 
+def heard_samples(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(frame.samples for frame in container.decode(audio=0))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_sound_before_the_first_picture_is_kept(suffix, tmp_path):
+    dark, bright = np.zeros((64, 96, 3), np.uint8), np.full((64, 96, 3), 255, np.uint8)
+    times = [Fraction(7, 10) + Fraction(i, 25) for i in range(30)]
+    frames = [bright if time >= SWITCH else dark for time in times]
+    path = write_video_with_sound(tmp_path / f"lead{suffix}", frames, times)
+    target = annotate_video(made_timeline(size=(96, 64)), tmp_path / "out.mp4", path, progress=False)
+    assert heard_samples(target) == heard_samples(path)
+    assert read_times(target)[0] == pytest.approx(0.7, abs=0.03)  # a codec's padding comes before the sound
+    assert tone_delay(target) == pytest.approx(tone_delay(path), abs=0.005)
+
+
+def test_recordings_behind_each_other_keep_their_sound_in_time(tmp_path):
+    """Three recordings in a transport stream, each of which starts its times again."""
+    dark, bright = np.zeros((64, 96, 3), np.uint8), np.full((64, 96, 3), 255, np.uint8)
+    parts = [
+        write_video_with_sound(tmp_path / f"{i}.ts", [bright if j >= 25 else dark for j in range(length)])
+        for i, length in enumerate((50, 40, 45))
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    target = annotate_video(made_timeline(size=(96, 64)), tmp_path / "out.mp4", path, progress=False)
+    times = read_times(target)
+    np.testing.assert_allclose(times, np.arange(135) / 25, atol=0.002)
+    assert heard_samples(target) >= heard_samples(path) - 3 * 1024  # up to the packet that is cut at each end
+    with av.open(str(target)) as container:
+        brightness = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
+    with av.open(str(target)) as container:
+        sound = [(frame.time, np.abs(frame.to_ndarray()).mean()) for frame in container.decode(audio=0)]
+    bright_since = [times[i] for i in range(1, 135) if brightness[i] > 128 > brightness[i - 1]]
+    loud_since = [now for (_, before), (now, level) in itertools.pairwise(sound) if level > 0.02 > before]
+    assert len(bright_since) == 3
+    for begins in bright_since:
+        assert min(abs(begins - heard) for heard in loud_since) < 0.06
+
+
 @pytest.mark.parametrize("size", [(161, 121), (160, 121), (161, 120)])
 def test_odd_sizes_are_padded(size, tmp_path):
     width, height = size
