@@ -134,8 +134,8 @@ def open_video(
     starts: bool = True,
 ) -> VideoSource:
     """
-    Opens a video: a file, an http(s) address, or a file's bytes. Animated and still pictures are videos, too. (A stream
-    of nothing but JPEG pictures is told from a single one by its suffix, `.mjpeg` or `.mjpg`.)
+    Opens a video: a file, an http(s) address, or a file's bytes. Animated and still pictures are videos, too. A stream
+    of nothing but JPEG pictures is told from a single one by its suffix, `.mjpeg` or `.mjpg`.
 
     Args:
         source (`str`, `os.PathLike` or `bytes`): What to open. What lies at an address is fetched first.

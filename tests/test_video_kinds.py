@@ -64,6 +64,7 @@ MAY_WARN = (
     "test_cuts_in_the_middle_of_a_group", "test_recordings_one_behind_the_other",
     "test_times_that_start_again_with_sound", "test_open_groups_whose_first_one_is_cut_off", "test_lost_packets",
     "test_movies_that_refer_to_other_files", "test_files_that_break_off",
+    "test_names_in_warnings",
 )  # fmt: skip
 
 
@@ -1258,6 +1259,18 @@ def test_names(small, tmp_path, plain, name, monkeypatch):
     frames, _ = read_video(path.name, lambda metadata: [7, 30])
     assert [number_of(frame) for frame in frames] == [7, 30]
     assert number_of(plain(path.name, num_frames=1, return_tensors="pt")["pixel_values"][0, 0]) == 0
+
+
+def test_names_in_warnings(tmp_path, caplog):
+    """No name of a file moves a terminal or begins a line of its own."""
+    data = make_video(tmp_path / "a.mkv", map(numbered, range(75)), gop=25).read_bytes()
+    path = tmp_path / "x\x1b[31mred\nline.mkv"
+    path.write_bytes(data[: 7 * len(data) // 10])
+    read_video(path)
+    with open_stream(path) as stream:
+        list(sample_evenly(stream, MARK))
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("s2d_hf")]
+    assert len(told) == 2 and all("is damaged" in message and message.isprintable() for message in told)
 
 
 def test_names_in_a_pipeline(small, converted, tmp_path):
