@@ -31,4 +31,9 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "is_url", "natural_order", "printable"]
+def on_one_line(name: str) -> str:
+    """A file's name for a log, in which nothing can begin a line or move a terminal's cursor."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match.group()):02x}", printable(name))
+
+
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "is_url", "natural_order", "on_one_line", "printable"]

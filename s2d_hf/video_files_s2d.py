@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+import torch
 from av.stream import Disposition
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 from transformers.utils import logging
 
 from .addresses_s2d import fetched_file
-from .file_names_s2d import is_url
-from .frames_s2d import to_rgb
+from .file_names_s2d import is_url, on_one_line
+from .frames_s2d import scale_to_eight_bit, to_rgb
 from .video_limits_s2d import check_limit, limit_of
 from .video_pixels_s2d import PixelReader
 
@@ -156,12 +157,14 @@ def open_video(
             head = source[:16]
         else:
             source = str(source)
-            name = name or source
+            name = name or source or repr(source)
             if is_url(source):
                 source = str(files.enter_context(fetched_file(source)))
             elif os.path.isdir(source):
                 raise ValueError(f"{name} is a folder: name a video file.")
             elif not os.path.isfile(source) and not Path(source).is_char_device():
+                if source and os.path.exists(source):
+                    raise ValueError(f"{name} is no regular file: what comes through a pipe has to be a file first.")
                 raise FileNotFoundError(f"There is no video file {name}.")
             elif os.path.isfile(source) and os.path.getsize(source) == 0:
                 raise ValueError(f"The video file {name} is empty (0 bytes).")
@@ -221,6 +224,9 @@ class VideoFile(VideoSource):
         self._raw: Iterator[av.VideoFrame] | None = None
         self._first: av.VideoFrame | None = None
         self._pixels: PixelReader | None = None
+        self._decoder: av.VideoCodecContext | None = None
+        self._demuxed: list[av.stream.Stream] = []
+        self._sounds: list[av.AudioStream] = []
         with _documented_errors(name, "opened"):
             # `file:`, so that no name is taken for another protocol
             self.container = av.open(
@@ -228,7 +234,7 @@ class VideoFile(VideoSource):
                 options={
                     "format_whitelist": _DEMUXERS,
                     "protocol_whitelist": "file",
-                    "max_pixels": str(limit_of("S2D_MAX_FRAME_PIXELS")),
+                    **_decoder_options(),
                 },
                 metadata_errors="replace",
                 timeout=(self._stall, self._stall),
@@ -248,24 +254,37 @@ class VideoFile(VideoSource):
             raise ValueError(f"{self.name} has no video stream that can be decoded.")
         best = container.streams.best("video")
         self.stream = next((stream for stream in usable if best is not None and stream.index == best.index), usable[0])
-        self.stream.thread_type = "AUTO"
-        context = self.stream.codec_context
+        context = self._decoder = self._choose_decoder()
         check_limit(
             "S2D_MAX_FRAME_PIXELS", context.width * context.height,
             f"{self.name}: its frames have {context.width}x{context.height} pixels",
         )  # fmt: skip
-        context.options = {"max_pixels": str(limit_of("S2D_MAX_FRAME_PIXELS"))}
+        context.thread_type = "AUTO"
+        context.options = _decoder_options()
         self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
         rate = self.stream.average_rate
         self.rate: Fraction | None = rate if rate and Fraction(1, 3600) <= rate <= 1000 else None
         self.fps = float(self.rate) if self.rate else None
         self._restarts = _Restarts(self.jump_ahead)
-        self._has_sound = bool(container.streams.audio)
-        self._states_own_duration = bool(self.stream.duration)
+        states_own_duration = bool(self.stream.duration)
+        self._sounds = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        demuxed = self._sounds if self.with_sound else []
+        if not states_own_duration:  # others may outlast the picture
+            demuxed = [stream for stream in container.streams if stream.index != self.stream.index]
+        self._demuxed = [self.stream, *demuxed]
+        self._others_end = 0.0
         stated = (self.stream.duration or 0) * self.time_base or Fraction(container.duration or 0, av.time_base)
         # fewer bytes would not even hold the frames' headers
         if stated > 0 and self._size >= 100 * stated:
             self.duration = float(stated)
+
+    def _choose_decoder(self) -> av.VideoCodecContext:
+        """FFmpeg's own one, but for transparent WebM, of which only libvpx sees the transparency."""
+        own = self.stream.codec_context
+        name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(own.name)
+        if name is None or self.stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+            return own
+        return av.CodecContext.create(name, "r")
 
     def start(self) -> None:
         """Decodes the first frame, which then waits until it is asked for: it tells the size and how to turn it."""
@@ -310,16 +329,17 @@ class VideoFile(VideoSource):
         self.is_sure = self._is_alone or _count_errors()[0] == self._errors_before
         if self._raw is not None:
             self._raw.close()
-        if self.stream is not None:
+        if self._decoder is not None:
             # while its threads end, they may not have anything to say
-            self.stream.codec_context.flush_buffers()
+            self._decoder.flush_buffers()
         # its threads end here and now: in a process that is forked, they could not be ended any more
-        self.stream = self._raw = self._first = self._pixels = None
+        self.stream = self._decoder = self._raw = self._first = self._pixels = None
+        self._demuxed = self._sounds = []
         self.sound.clear()
         self.container.close()
         self.release.close()
         if self.damage and self.tells_damage and self._num_frames:
-            logger.warning(f"{self.name} is damaged: {self.damage}.")
+            logger.warning(f"{on_one_line(self.name)} is damaged: {self.damage}.")
 
     def frames(self) -> Iterator[TimedFrame]:
         """Every frame, with ascending times."""
@@ -357,6 +377,7 @@ class VideoFile(VideoSource):
         with _documented_errors(self.name, "read"):
             self._raw.close()
             self.container.seek(key_pts, stream=self.stream)
+            self._decoder.flush_buffers()
         self._raw = self._decode(key_pts)
         return self._raw
 
@@ -378,9 +399,8 @@ class VideoFile(VideoSource):
 
     def _demux(self) -> Iterator[av.Packet]:
         """The packets of the picture; those of sound are laid aside."""
-        sounds = [stream for stream in self.container.streams.audio if stream.codec_context is not None]
-        breaks = {stream.index: _Restarts(self.jump_ahead) for stream in sounds}
-        packets = self.container.demux(self.stream, *(sounds if self.with_sound else ()))
+        breaks = {stream.index: _Restarts(self.jump_ahead) for stream in self._sounds}
+        packets = self.container.demux(*self._demuxed)
         while True:
             try:
                 with _documented_errors(self.name, "read"):
@@ -390,7 +410,7 @@ class VideoFile(VideoSource):
                 self._counts["lost"] += 1
                 if self._counts["lost"] > _MOST_NEW_STREAMS:
                     return
-                packets = self.container.demux(self.stream, *(sounds if self.with_sound else ()))
+                packets = self.container.demux(*self._demuxed)
                 continue
             except ValueError:
                 if not self._num_frames:
@@ -399,10 +419,16 @@ class VideoFile(VideoSource):
                 return
             if packet is None:
                 return
-            if packet.stream.index == self.stream.index:
+            index = packet.stream.index
+            if index == self.stream.index:
                 yield packet
-            else:
-                self.sound.append(SoundPacket(packet, breaks[packet.stream.index].count_up_to(packet)))
+                continue
+            if packet.pts is not None:
+                self._others_end = max(
+                    self._others_end, float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                )
+            if self.with_sound and index in breaks:
+                self.sound.append(SoundPacket(packet, breaks[index].count_up_to(packet)))
 
     def _decode(self, key_pts: int | None = None) -> Iterator[av.VideoFrame]:
         latest, has_entered = time.monotonic(), False
@@ -425,7 +451,7 @@ class VideoFile(VideoSource):
             if place is not None:
                 heapq.heappush(places, place)
             try:
-                decoded = packet.decode()
+                decoded = self._decoder.decode(packet)
             except (av.FFmpegError, OSError, MemoryError):
                 self._counts["lost"] += 1
                 self._first_error = self._first_error or _count_errors()[1]
@@ -450,7 +476,7 @@ class VideoFile(VideoSource):
                 if not self._num_frames:
                     raise ValueError(f"{self.name} could not be decoded: no frame for {self._stall} s.")
                 self._counts["lost"] += 1
-                logger.warning(f"{self.name}: no frame for {self._stall} s, and the rest is left out.")
+                logger.warning(f"{on_one_line(self.name)}: no frame for {self._stall} s, and the rest is left out.")
                 return
 
     def ends_early(self, end: float, end_in_file: float) -> bool:
@@ -463,11 +489,9 @@ class VideoFile(VideoSource):
         """
         if self.duration is None:
             return False
-        # sound may outlast the picture, which looks the same where only the whole file's duration is stated
-        is_own = self._states_own_duration or not self._has_sound
-        tolerance = max(0.5, 0.02 * self.duration) if is_own else 0.5 + 0.1 * self.duration
+        tolerance = max(0.5, 0.02 * self.duration)
         tolerance = max(tolerance, 3 / self.fps if self.fps else 0.0)  # some count the decoder's delay
-        return self.duration - max(end, end_in_file) > tolerance
+        return self.duration - max(end, end_in_file, self._others_end) > tolerance
 
     def _describe_damage(self) -> str:
         said = []
@@ -495,7 +519,9 @@ class PictureFile(VideoSource):
             "S2D_MAX_IMAGE_PIXELS", self._image.width * self._image.height,
             f"{name}: it has {self._image.width}x{self._image.height} pixels",
         )  # fmt: skip
+        # of a TIFF, Pillow swaps them itself
         is_turned = self._image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        is_turned = is_turned and self._image.format != "TIFF"
         self.width, self.height = self._image.size[::-1] if is_turned else self._image.size
         is_animated = self._image.format in ("PNG", "WEBP") and getattr(self._image, "n_frames", 1) > 1
         check_limit("S2D_MAX_FRAMES", getattr(self._image, "n_frames", 1), f"{name} has too many frames")
@@ -521,7 +547,8 @@ class PictureFile(VideoSource):
 
     def to_rgb(self, picture: Image.Image) -> np.ndarray:
         """RGB `(height, width, 3)`, uint8."""
-        return to_rgb(picture).permute(1, 2, 0).contiguous().numpy()
+        (frame,) = scale_to_eight_bit([to_rgb(picture)])
+        return frame.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 class _Clock:
@@ -530,7 +557,7 @@ class _Clock:
     def __init__(self, offsets: list[float], jump_ahead: float, step: float):
         self.offsets = offsets
         self.jump_ahead = jump_ahead
-        self.step = step  # how long the latest frame lasts
+        self.step = min(step, LONGEST_FRAME)  # how long the latest frame lasts
         self.latest: float | None = None
 
     def time_of(self, frame: av.VideoFrame, num_restarts: int) -> tuple[float, bool]:
@@ -588,6 +615,10 @@ def _documented_errors(name: str, action: str) -> Iterator[None]:
     except (av.FFmpegError, OSError, MemoryError, SyntaxError, UnicodeError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ValueError(f"{name} could not be {action}: it is truncated, damaged or no video. ({reason})") from error
+
+
+def _decoder_options() -> dict[str, str]:
+    return {"max_pixels": str(min(limit_of("S2D_MAX_FRAME_PIXELS"), 2**31 - 1))}
 
 
 def _moves(stream: av.VideoStream) -> bool:

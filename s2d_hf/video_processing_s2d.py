@@ -168,7 +168,7 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
             ValueError: if the video has no frames, `fps` and `frame_stride` are both given, or `fps` is given and the
                 video's frame rate is unknown.
         """
-        num_frames = num_frames or self.num_frames
+        num_frames = self.num_frames if num_frames is None else num_frames
         if fps is None and frame_stride is None:
             return spread_evenly(metadata, num_frames)
         if fps is None:
@@ -208,12 +208,9 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
             same_size = len({(frame.shape, frame.dtype) for frame in frames}) == 1
             clips = [torch.stack(frames)] if same_size else [frame[None] for frame in frames]
             output = super()._preprocess(clips, return_tensors=None, **kwargs)["pixel_values_videos"]
-            try:
-                processed.append(torch.cat(list(output))[[numbers[id(frame)] for frame in video]])
-            except RuntimeError as error:
-                raise ValueError(
-                    "The frames of a video differ in size: leave `do_resize` and `do_center_crop` on."
-                ) from error
+            if len({part.shape[-2:] for part in output}) > 1:
+                raise ValueError("The frames of a video differ in size: leave `do_resize` and `do_center_crop` on.")
+            processed.append(torch.cat(list(output))[[numbers[id(frame)] for frame in video]])
         data = self._with_landmarks(processed, do_landmarks, return_landmarks)
         return BatchFeature(data, tensor_type=return_tensors)
 

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from .addresses_s2d import fetched_file
-from .file_names_s2d import is_url
+from .file_names_s2d import is_url, on_one_line
 from .frames_s2d import list_frame_files, read_image, sample_frame_indices, to_rgb
 from .video_files_s2d import LONGEST_FRAME, VideoFile, open_video
 from .video_limits_s2d import check_limit
@@ -185,7 +185,7 @@ class _Reader:
 
     def _tell(self, damage: str) -> None:
         if damage:
-            logger.warning(f"{self.name} is damaged: {damage}.")
+            logger.warning(f"{on_one_line(self.name)} is damaged: {damage}.")
 
     def _find_plan(self) -> _Plan | None:
         """
@@ -385,8 +385,8 @@ def window_at_rate(metadata: VideoMetadata, num_frames: int, fps: float) -> np.n
     Raises:
         ValueError: if `fps` is not positive, or the frames' times are unknown.
     """
-    if not fps > 0:
-        raise ValueError(f"`fps` must be positive, got {fps}.")
+    if not 0 < fps < np.inf:
+        raise ValueError(f"`fps` must be positive and finite, got {fps}.")
     times = getattr(metadata, "frame_times", None)
     if times is None:
         if not metadata.fps:

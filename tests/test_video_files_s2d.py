@@ -1,10 +1,11 @@
 import logging
+import os
 
 import av
 import numpy as np
 import pytest
 
-from s2d_hf.video_files_s2d import open_video
+from s2d_hf.video_files_s2d import VideoFile, open_video
 
 from .videos import counting_frames, write_timed_video, write_video
 
@@ -64,3 +65,26 @@ def test_a_video_is_read_once(face_video):
         assert len(list(video.frames())) == 40
         with pytest.raises(ValueError, match="open it again"):
             next(video.frames())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+def test_nothing_stays_behind_a_video(tmp_path):
+    """Neither threads, which a process that is forked later could not end, nor open files."""
+    path = write_video(tmp_path / "a.mp4", counting_frames(30))
+
+    def left_behind() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    def read_some() -> list[VideoFile]:
+        opened = [open_video(path) for _ in range(3)]
+        for video in opened:
+            frames = video.frames()
+            for _ in range(5):
+                video.to_rgb(next(frames).picture)
+            video.close()
+        return opened
+
+    kept = read_some()
+    before = left_behind()
+    kept += [video for _ in range(5) for video in read_some()]
+    assert left_behind() == before and len(kept) == 18

@@ -205,8 +205,9 @@ class _SoundWriter:
         if not _is_copied(stream):
             for frame in _decode(packet):
                 start = None if frame.time is None else frame.time + self.offsets[recording]
-                begun = self.latest.get(stream.index, 0)
-                frame.pts = begun if start is None else max(begun, round(start * frame.rate))
+                begun = self.latest.get(stream.index)
+                place = begun if start is None else round(start * frame.rate)
+                frame.pts = place if begun is None else max(begun, place)
                 frame.time_base = Fraction(1, frame.rate)
                 self.latest[stream.index] = frame.pts + frame.samples
                 self.output.mux(target.encode(frame))

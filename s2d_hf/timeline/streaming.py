@@ -63,32 +63,35 @@ def _sample_live(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
 
 
 def _sample_file(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
-    # how long a frame lasts that nothing follows
-    last_for = min(0.5 / (video.fps or fps), LONGEST_FRAME)
-    wanted: int | None = None
+    wanted = 0
     previous: TimedFrame | None = None
-    after_cut = False
+    after_cut = is_sampled = False
 
     def take_until(time: float) -> Iterator[SampledFrame]:
-        nonlocal wanted, after_cut
+        nonlocal wanted, after_cut, is_sampled
         pixels = None
         while wanted / fps < time:
             pixels = video.to_rgb(previous.picture) if pixels is None else pixels
             yield SampledFrame(wanted / fps, pixels, after_cut)
-            wanted, after_cut = wanted + 1, False
+            wanted, after_cut, is_sampled = wanted + 1, False, True
+
+    def end_shot(time: float) -> Iterator[SampledFrame]:
+        yield from take_until(time)
+        if not is_sampled:  # it lies between two of the places
+            yield from take_until((wanted + 0.5) / fps)
 
     for frame in video.frames():
         if previous is None or frame.time - previous.time > LONGEST_FRAME:
             if previous is not None:
-                yield from take_until(previous.time + last_for)
+                yield from end_shot(previous.time)
             # the first place that is nearer to this frame than half a step
-            wanted = max(wanted or 0, int(np.ceil(frame.time * fps - 0.5)))
+            wanted, is_sampled = max(wanted, int(np.ceil(frame.time * fps - 0.5))), False
         else:
             yield from take_until((previous.time + frame.time) / 2)
         after_cut = after_cut or frame.after_cut
         previous = frame
     if previous is not None:
-        yield from take_until(previous.time + last_for)
+        yield from end_shot((previous.time + video.seen_until) / 2)
 
 
 @contextmanager
