@@ -69,9 +69,13 @@ def list_frame_files(folder: str | Path) -> list[Path]:
     Hidden files and files of other kinds are passed over.
 
     Raises:
-        ValueError: if there are none, or videos lie among them: the folder is then a collection and no single video.
+        ValueError: if there are none, one is a link to nowhere, or videos lie among them: the folder is then a
+            collection and no single video.
     """
-    entries = [path for path in Path(folder).iterdir() if not path.name.startswith(".") and path.is_file()]
+    entries = [path for path in Path(folder).iterdir() if not path.name.startswith(".") and not path.is_dir()]
+    missing = sorted(path.name for path in entries if not path.exists())
+    if missing:
+        raise ValueError(f"The folder {folder} holds links to files that are not there, such as {missing[0]}.")
     videos = sorted(path.name for path in entries if path.suffix.lower() in VIDEO_SUFFIXES)
     if videos:
         raise ValueError(f"The folder {folder} is no folder of frames: it holds videos, such as {videos[0]}.")

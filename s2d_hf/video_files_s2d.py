@@ -53,7 +53,9 @@ _DEMUXERS = (
 # The videos that this process reads just now.
 _OPEN: "weakref.WeakSet[VideoFile]" = weakref.WeakSet()
 
-# Files that begin so are pictures, which Pillow reads; WebP's may be animated.
+# FFmpeg gives the tiles of these photographs as streams of video, one by one.
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftypheis")
+# Files that begin so are pictures, which Pillow reads; so are WebP and AVIF, animated ones, too.
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -147,8 +149,11 @@ def open_video(
 
     Raises:
         FileNotFoundError: if there is no such file, or nothing at the address.
+        TypeError: if `source` is neither.
         ValueError: if it is a folder, empty, holds no video or more than the limits allow.
     """
+    if not isinstance(source, (str, os.PathLike, bytes)):
+        raise TypeError(f"A video must be a path, an address or a file's bytes, got {type(source).__name__}.")
     with ExitStack() as files, ExitStack() as stack:
         if isinstance(source, bytes):
             name = name or "the video"
@@ -172,7 +177,9 @@ def open_video(
             if os.path.isfile(source):
                 with open(source, "rb") as file:
                     head = file.read(16)
-        is_picture = head.startswith(_PICTURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+        if head[4:12] in _HEIC:
+            raise ValueError(f"{name} is a HEIC photograph, which can't be read: convert it to JPEG.")
+        is_picture = head.startswith(_PICTURES) or head[:4] + head[8:12] == b"RIFFWEBP" or head[4:11] == b"ftypavi"
         # recordings of cameras may be nothing but one JPEG behind the other
         is_picture = is_picture and not name.lower().endswith((".mjpeg", ".mjpg"))
         opened = PictureFile(source, name) if is_picture else VideoFile(source, name, with_sound, tells_damage)
@@ -523,7 +530,7 @@ class PictureFile(VideoSource):
         is_turned = self._image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         is_turned = is_turned and self._image.format != "TIFF"
         self.width, self.height = self._image.size[::-1] if is_turned else self._image.size
-        is_animated = self._image.format in ("PNG", "WEBP") and getattr(self._image, "n_frames", 1) > 1
+        is_animated = self._image.format in ("PNG", "WEBP", "AVIF") and getattr(self._image, "n_frames", 1) > 1
         check_limit("S2D_MAX_FRAMES", getattr(self._image, "n_frames", 1), f"{name} has too many frames")
         self._is_animated = is_animated
 
@@ -547,7 +554,9 @@ class PictureFile(VideoSource):
 
     def to_rgb(self, picture: Image.Image) -> np.ndarray:
         """RGB `(height, width, 3)`, uint8."""
-        (frame,) = scale_to_eight_bit([to_rgb(picture)])
+        frame = to_rgb(picture)
+        if picture.mode == "F":  # whose scale is anybody's guess
+            (frame,) = scale_to_eight_bit([frame])
         return frame.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 

@@ -23,6 +23,8 @@ from .frames_s2d import read_image, sample_frame_indices, scale_to_eight_bit, to
 from .landmark_processing_s2d import LandmarkProcessorMixin
 from .video_reading_s2d import TimedVideoMetadata, read_video, spread_evenly, window_at_rate
 
+_LARGE = 2**27  # bytes of a clip
+
 
 class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):
     """
@@ -97,6 +99,18 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     frame_stride = None
     video_backend = "pyav"
     detect_every = 1
+
+    @classmethod
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs) -> "S2DVideoProcessor":
+        """Makes a processor of its settings. What decodes videos is no part of them; older versions saved it."""
+        stored = {name: value for name, value in video_processor_dict.items() if name != "video_backend"}
+        return super().from_dict(stored, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The processor's settings; what decodes videos belongs to the machine."""
+        dictionary = super().to_dict()
+        dictionary.pop("video_backend", None)
+        return dictionary
 
     def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
         """Same as calling the processor."""
@@ -205,8 +219,10 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
             different = {id(frame): frame for frame in video}
             frames, numbers = list(different.values()), {key: number for number, key in enumerate(different)}
             # frames of several sizes go one by one; they fit together once they are cropped
+            # and so do large ones, which would otherwise be in memory twice
             same_size = len({(frame.shape, frame.dtype) for frame in frames}) == 1
-            clips = [torch.stack(frames)] if same_size else [frame[None] for frame in frames]
+            at_once = same_size and sum(frame.nbytes for frame in frames) <= _LARGE
+            clips = [torch.stack(frames)] if at_once else [frame[None] for frame in frames]
             output = super()._preprocess(clips, return_tensors=None, **kwargs)["pixel_values_videos"]
             if len({part.shape[-2:] for part in output}) > 1:
                 raise ValueError("The frames of a video differ in size: leave `do_resize` and `do_center_crop` on.")

@@ -1,11 +1,13 @@
 """Videos and images at addresses, from a server of the test's own."""
 
+import base64
+import contextlib
 import io
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -48,7 +50,7 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(**places: object) -> Iterator[str]:
     handler = type("Served", (Answers,), {"places": {f"/{name}": answer for name, answer in places.items()}})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -131,6 +133,46 @@ def test_a_server_that_says_nothing_is_left(monkeypatch):
         ends.set()
 
 
+def test_a_server_that_drips_is_left(monkeypatch):
+    monkeypatch.setenv("S2D_STALL_SECONDS", "1")
+
+    def drip(handler: Answers) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
+                time.sleep(0.2)
+
+    with (
+        serving(slow=drip) as address,
+        pytest.raises(ValueError, match=r"slow can't be fetched: \d+ bytes came in 1 s"),
+    ):
+        fetch_bytes(f"{address}/slow")
+
+
+def test_names_and_passwords_are_sent_and_not_shown():
+    def guard(handler: Answers) -> None:
+        is_known = handler.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:a/b").decode()
+        handler.send_response(200 if is_known else 401)
+        handler.end_headers()
+        handler.wfile.write(CONTENT)
+
+    with serving(guarded=guard, elsewhere="/guarded") as address:
+        host = address.removeprefix("http://")
+        assert fetch_bytes(f"http://me:a%2Fb@{host}/guarded") == CONTENT
+        for name, password in (("guarded", "secret"), ("elsewhere", "a%2Fb")):  # nor sent on
+            with pytest.raises(ValueError, match=f"^http://{host}/{name} can't be fetched: the server answers 401"):
+                fetch_bytes(f"http://me:{password}@{host}/{name}")
+
+
+@pytest.mark.parametrize("address", ["http://[::1/x", "http://127.0.0.1:port/x", "http:///x", "http://"])
+def test_what_is_no_address_is_named(address):
+    with pytest.raises(ValueError, match=f"^{re.escape(address)} can't be"):
+        fetch_bytes(address)
+
+
 def test_sizes_are_limited_with_and_without_a_stated_length(monkeypatch):
     def without_length(handler: Answers) -> None:
         handler.send_response(200)
@@ -165,6 +207,7 @@ def test_redirections_stay_with_their_host_or_go_to_public_ones(tmp_path, monkey
             "mapped": f"http://[::ffff:127.0.0.1]:{port}/content",
             "decimal": f"http://2130706433:{port}/content",
             "loop": "/loop",
+            "nonsense": "http://[::bad/x",
         }
         with serving(**targets, same=f"http://127.0.0.1:{port}/content") as outside:
             assert fetch_bytes(f"{outside}/same") == CONTENT

@@ -167,7 +167,10 @@ class _SoundWriter:
         self.arriving: deque[SoundPacket] = getattr(video, "sound", deque())
         self.waiting: dict[int, deque[SoundPacket]] = {}
         self.targets: dict[int, av.AudioStream] = {}
-        self.latest: dict[int, int] = {}  # per stream: the time up to which it is written
+        self.latest: dict[int, int] = {}  # the earliest time of the next packet of each stream that is copied
+        self.ends: dict[int, Fraction] = {}  # of each stream that is encoded anew, in seconds
+        self.forms: dict[int, tuple] = {}
+        self.resamplers: dict[int, av.AudioResampler] = {}
         # the streams have to be there before the first packet of any is written
         for stream in video.container.streams.audio if isinstance(video, VideoFile) else ():
             if stream.codec_context is not None:  # a decoder knows it
@@ -193,24 +196,34 @@ class _SoundWriter:
         self.offsets = [*self.offsets, *self.offsets[-1:] * 1000]  # sound may start again where no picture does
         self.write_until(float("inf"))
         for index, target in self.targets.items():
-            if target.codec_context.is_encoder and index in self.latest:
+            if target.codec_context.is_encoder and index in self.ends:
                 self.output.mux(target.encode())
 
     def _start_of(self, sound: SoundPacket) -> float | None:
         packet, recording = sound
         return None if packet.dts is None else float(packet.dts * packet.time_base) + self.offsets[recording]
 
+    def _resampler(self, stream: av.AudioStream, target: av.AudioStream, frame: av.AudioFrame) -> av.AudioResampler:
+        """To the encoder's form. It is made anew where sound changes midway, as between the parts of a broadcast."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self.forms.get(stream.index) != form:
+            self.forms[stream.index] = form
+            context = target.codec_context
+            self.resamplers[stream.index] = av.AudioResampler("fltp", context.layout, context.sample_rate)
+        return self.resamplers[stream.index]
+
     def _write(self, packet: av.Packet, recording: int) -> None:
         stream, target = packet.stream, self.targets[packet.stream.index]
         if not _is_copied(stream):
             for frame in _decode(packet):
-                start = None if frame.time is None else frame.time + self.offsets[recording]
-                begun = self.latest.get(stream.index)
-                place = begun if start is None else round(start * frame.rate)
-                frame.pts = place if begun is None else max(begun, place)
-                frame.time_base = Fraction(1, frame.rate)
-                self.latest[stream.index] = frame.pts + frame.samples
-                self.output.mux(target.encode(frame))
+                begun = self.ends.get(stream.index)
+                start = begun if frame.time is None else Fraction(frame.time) + Fraction(self.offsets[recording])
+                start = start or Fraction(0)
+                start = start if begun is None else max(begun, start)
+                self.ends[stream.index] = start + Fraction(frame.samples, frame.sample_rate)
+                frame.pts, frame.time_base = round(start * frame.sample_rate), Fraction(1, frame.sample_rate)
+                for part in self._resampler(stream, target, frame).resample(frame):
+                    self.output.mux(target.encode(part))
         elif packet.dts is not None:  # the one at the end is empty
             shift = round(self.offsets[recording] / packet.time_base)
             dts = packet.dts + shift

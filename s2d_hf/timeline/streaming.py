@@ -43,8 +43,8 @@ def sample_evenly(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
     """
     Frames at an even rate: at 0, 1 / fps, 2 / fps, ... seconds the frame whose time is nearest.
 
-    Where frames are further apart (a slow or variable frame rate), one is repeated for as long as it is shown, but not
-    through a gap of more than two seconds; of a live source, each comes once at most, with its own time.
+    Where frames are further apart (a slow or variable frame rate), one is repeated for as long as it is shown, but for
+    two seconds at most; of a live source, each comes once at most, with its own time.
 
     Raises:
         ValueError: if `fps` is not positive.
@@ -83,7 +83,7 @@ def _sample_file(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
     for frame in video.frames():
         if previous is None or frame.time - previous.time > LONGEST_FRAME:
             if previous is not None:
-                yield from end_shot(previous.time)
+                yield from end_shot(previous.time + LONGEST_FRAME)  # so long it stands there, and not for days
             # the first place that is nearer to this frame than half a step
             wanted, is_sampled = max(wanted, int(np.ceil(frame.time * fps - 0.5))), False
         else:
