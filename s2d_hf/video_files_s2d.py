@@ -266,7 +266,7 @@ class VideoFile(VideoSource):
             "S2D_MAX_FRAME_PIXELS", context.width * context.height,
             f"{self.name}: its frames have {context.width}x{context.height} pixels",
         )  # fmt: skip
-        context.thread_type = "AUTO"
+        context.thread_count, context.thread_type = limit_of("S2D_DECODER_THREADS"), "AUTO"
         context.options = _decoder_options()
         self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
         rate = self.stream.average_rate

@@ -15,6 +15,8 @@ _DEFAULTS = {
     "S2D_MAX_DECODED_BYTES": 2**46,  # of all its frames, one after the other: five days of 1080p
     "S2D_MAX_DOWNLOAD_BYTES": 2**33,  # of a video or image at an address
     "S2D_STALL_SECONDS": 15,  # without a frame or a byte
+    # that decode one file; with one, damaged files give the same in each run, which FFmpeg's threads don't promise
+    "S2D_DECODER_THREADS": min(16, os.cpu_count() or 1),
 }
 
 

@@ -363,10 +363,13 @@ def spread_evenly(metadata: VideoMetadata, num_frames: int) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(num_frames,)`: ascending indices. Where there are fewer frames, every frame is taken
         once and the last one repeated.
+
+    Raises:
+        ValueError: if the video has no frames, or `num_frames` is less than 1.
     """
     times = getattr(metadata, "frame_times", None)
     total = metadata.total_num_frames
-    if times is None or total <= num_frames:
+    if times is None or total <= num_frames or num_frames < 1:
         return sample_frame_indices(total, num_frames)
     times = np.concatenate([[0.0], np.cumsum(np.minimum(np.diff(times), LONGEST_FRAME))])
     # in frames, so that an even rate gives what counting gives
@@ -383,8 +386,10 @@ def window_at_rate(metadata: VideoMetadata, num_frames: int, fps: float) -> np.n
         shorter.
 
     Raises:
-        ValueError: if `fps` is not positive, or the frames' times are unknown.
+        ValueError: if `num_frames` or `fps` is not positive, or the frames' times are unknown.
     """
+    if num_frames < 1:
+        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
     if not 0 < fps < np.inf:
         raise ValueError(f"`fps` must be positive and finite, got {fps}.")
     times = getattr(metadata, "frame_times", None)

@@ -365,7 +365,9 @@ class _Worker:
 
     def _decode_plainly(self, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         with av.open(f"file:{path}", metadata_errors="replace") as container:
-            for packet in container.demux(container.streams.best("video")):
+            stream = container.streams.best("video")
+            stream.codec_context.thread_count = 1
+            for packet in container.demux(stream):
                 with contextlib.suppress(av.FFmpegError):
                     for frame in packet.decode():
                         yield frame.to_ndarray(format="rgb24"), self.pixels.display_matrix(frame)
@@ -398,7 +400,8 @@ class WatchedWorker:
     def _start(self) -> None:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115, as it lives as long as the process
         command = [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz_videos", "--work", str(self.sources)]
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        # in several threads, FFmpeg shows and marks of a damaged file not always the same
+        environment = {"OMP_NUM_THREADS": "1", "S2D_DECODER_THREADS": "1", **os.environ}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log
         )
@@ -454,6 +457,7 @@ def listen_to_ffmpeg(path: Path) -> list[str]:
         try:
             with av.open(f"file:{path}", metadata_errors="replace") as container:
                 stream = container.streams.best("video")
+                stream.codec_context.thread_count = 1
                 for packet in container.demux(stream):
                     reports += ["a packet marked as corrupt"] * packet.is_corrupt
                     try:

@@ -161,3 +161,11 @@ def test_folders_without_frames_or_with_videos_are_no_folders_of_frames(tmp_path
     (tmp_path / "a.mp4").touch()
     with pytest.raises(ValueError, match=r"holds videos, such as a\.mp4"):
         list_frame_files(tmp_path)
+
+
+def test_a_frame_that_is_a_link_to_nowhere_is_named(tmp_path):
+    for i in range(3):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").symlink_to(tmp_path / "annexed.png")
+    with pytest.raises(ValueError, match=r"links to files that are not there, such as 3\.png"):
+        list_frame_files(tmp_path)

@@ -88,3 +88,18 @@ def test_nothing_stays_behind_a_video(tmp_path):
     before = left_behind()
     kept += [video for _ in range(5) for video in read_some()]
     assert left_behind() == before and len(kept) == 18
+
+
+def test_photographs_in_tiles_are_refused(tmp_path):
+    """FFmpeg would give one tile of an iPhone's photograph as a video."""
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(200))
+    with pytest.raises(ValueError, match=r"photo\.heic is a HEIC photograph.*convert it to JPEG"):
+        open_video(tmp_path / "photo.heic")
+
+
+def test_what_is_no_source_is_named():
+    for source, message in (([1, 2], "got list"), (None, "got NoneType"), (np.zeros(3), "got ndarray")):
+        with pytest.raises(TypeError, match=message):
+            open_video(source)
+    with pytest.raises(FileNotFoundError, match="no video file ''"):
+        open_video("")

@@ -13,7 +13,7 @@ from s2d_hf import MobileFaceNetLandmarkEncoder, S2DImageProcessor, S2DVideoProc
 from s2d_hf.conversion import read_landmark_encoder
 
 from .face_videos import PlacedFace, draw_faces
-from .videos import counting_frames, frame_number, write_video
+from .videos import counting_frames, frame_number, write_timed_video, write_video
 
 
 @pytest.fixture(scope="module")
@@ -455,3 +455,37 @@ def test_without_cropping_nothing_changes(processor, face_video):
         expected = processor(face_video, num_frames=4, return_tensors="pt")
         assert set(output) == set(expected) == {"pixel_values", "landmark_features"}
         assert all(torch.equal(output[name], expected[name]) for name in expected)
+
+
+def test_a_decoder_is_chosen_by_an_argument_and_not_saved(processor, tmp_path):
+    """Older versions saved theirs, decord, which refuses many files."""
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / "video_preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    assert "video_backend" not in settings
+    path.write_text(json.dumps(settings | {"video_backend": "decord"}))
+    assert AutoVideoProcessor.from_pretrained(tmp_path).video_backend == "pyav"
+    assert AutoVideoProcessor.from_pretrained(tmp_path, video_backend="decord").video_backend == "decord"
+    assert S2DVideoProcessor(video_backend="decord", do_landmarks=False).video_backend == "decord"
+
+
+def test_impossible_samplings_are_named(plain, tmp_path):
+    video = write_video(tmp_path / "a.mp4", counting_frames(20))
+    for arguments, message in (
+        ({"num_frames": 0}, "`num_frames` must be at least 1"),
+        ({"fps": 0.0}, "`fps` must be positive"),
+        ({"fps": float("inf")}, "`fps` must be positive and finite"),
+        ({"video_backend": "ffmpeg"}, "pyav, decord"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plain(video, **arguments)
+
+
+def test_frames_by_time(plain, tmp_path):
+    """At 25 frames a second up to 1 s, and 5 from there to 3 s."""
+    times = [*range(0, 100, 4), *range(100, 301, 20)]
+    video = write_timed_video(tmp_path / "a.mp4", counting_frames(len(times)), times)
+    even = [times[number] for number in numbers(plain(video, num_frames=7, return_tensors="pt"))]
+    assert even == [0, pytest.approx(50, abs=2), 100, pytest.approx(150, abs=10), 200, pytest.approx(250, abs=10), 300]
+    window = [times[number] for number in numbers(plain(video, num_frames=4, fps=5, return_tensors="pt"))]
+    assert np.diff(window).tolist() == [20, 20, 20] and 100 <= window[0] <= 130

@@ -112,3 +112,16 @@ print(cv2.utils.logging.getLogLevel() == before != cv2.utils.logging.LOG_LEVEL_S
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == ["There is no camera 99, or another program uses it.", "True"]
     assert done.stderr == "" and done.returncode == 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_pictures_far_apart_stand_for_two_seconds_at_most(tmp_path, suffix):
+    """Those of slides and frozen calls; whatever the container says of how long they last."""
+    path = write_timed_video(tmp_path / f"a{suffix}", counting_frames(4), [0, 250, 1250, 1500])
+    with open_stream(path) as stream:
+        sampled = [(frame.time, frame_number(frame.pixels), frame.after_cut) for frame in sample_evenly(stream, 8)]
+    for number, start in enumerate((0.0, 2.5, 12.5, 15.0)):
+        own = [(time, after_cut) for time, found, after_cut in sampled if found == number]
+        expected = start + np.arange(1 if number == 3 else 16) / 8
+        np.testing.assert_allclose([time for time, _ in own], expected)
+        assert [after_cut for _, after_cut in own] == [number > 0] + [False] * (len(own) - 1)
