@@ -238,11 +238,8 @@ class VideoFile(VideoSource):
             # `file:`, so that no name is taken for another protocol
             self.container = av.open(
                 io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}",
-                options={
-                    "format_whitelist": _DEMUXERS,
-                    "protocol_whitelist": "file",
-                    **_decoder_options(),
-                },
+                # not `options`: handed to streams that turn up late, they crash PyAV 15
+                container_options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
                 metadata_errors="replace",
                 timeout=(self._stall, self._stall),
             )
