@@ -130,8 +130,8 @@ def to_rgb(image: Any, input_data_format: str | ChannelDimension | None = None) 
             given.
 
     Returns:
-        `torch.Tensor` of shape `(3, height, width)`: uint8 stays uint8, 16-bit values become floats from 0 to 255,
-        and floats keep their scale.
+        `torch.Tensor` of shape `(3, height, width)`: uint8 stays uint8, 16-bit values are rounded to it, and floats
+        keep their scale.
 
     Raises:
         ValueError: if the array is none of these, or has NaN or infinite values.
@@ -192,7 +192,7 @@ def _to_eight_bit_range(image: torch.Tensor) -> torch.Tensor:
     if low < 0 or high > 65535:
         raise ValueError(f"Integer pixels must lie in 0..255 or, for 16-bit images, 0..65535; got {low}..{high}.")
     if image.dtype == torch.uint16 or high > 255:
-        return wide.float() / 257
+        return (wide.float() / 257).round().to(torch.uint8)
     return wide.to(torch.uint8)
 
 

@@ -89,7 +89,8 @@ class SoundPacket(NamedTuple):
 
 class VideoSource:
     """
-    Frames with their times. A context manager; it can be read once.
+    Frames with their times. A context manager; it can be read once. A process that was forked while it was open can't
+    use it, as the decoder's threads are missing there.
 
     Attributes:
         name (`str`): What is read.

@@ -80,7 +80,10 @@ def test_sixteen_bit_becomes_eight_bit_range(gradient, tmp_path, suffix):
     deep = gradient.astype(np.uint16) * 257  # 65535 is white
     Image.fromarray(deep).save(tmp_path / f"deep.{suffix}")
     for image in (deep, torch.from_numpy(deep.astype(np.int32)), read_image(tmp_path / f"deep.{suffix}")):
-        torch.testing.assert_close(to_rgb(image), torch.from_numpy(gradient).expand(3, -1, -1).float())
+        assert torch.equal(to_rgb(image), torch.from_numpy(gradient).expand(3, -1, -1))
+    dark = np.full((4, 4), 200, np.uint16)  # nearly black, and no picture in 0..1
+    (frame,) = scale_to_eight_bit([to_rgb(dark)])
+    assert float(frame.max()) == 1
 
 
 def test_transparency_lies_over_white():
