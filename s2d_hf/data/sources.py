@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -164,11 +165,12 @@ def from_table(
     path: str | Path, root: str | Path | None = None, labels: Sequence[str] | None = None
 ) -> LabelledSamples:
     """
-    A table of paths and labels: a CSV file with a header, or a JSONL file with one object per line.
+    A table of paths and labels: a CSV file with a header, separated by commas or semicolons, or a JSONL file with one
+    object per line.
 
     Args:
         path (`str` or `Path`): The `.csv` or `.jsonl` file, in UTF-8, with the columns `path` and `label`; others are
-            ignored. Labels are names, or indices that count from 0.
+            ignored. Labels are names, in upper or lower case, or indices that count from 0 (`1` or `1.0`).
         root (`str` or `Path`, *optional*): Where relative paths begin; the table's folder if not given. http(s)
             addresses stay as they are.
         labels (`Sequence[str]`, *optional*): The labels in the order of their indices; if not given, the names in the
@@ -180,7 +182,8 @@ def from_table(
 
     Raises:
         FileNotFoundError: if there is no such table.
-        ValueError: if it is malformed, a label is unknown, or a path has two labels; the message names the line.
+        ValueError: if it is malformed, a label is unknown, or a file has two labels, under one name or several; the
+            message names the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -196,14 +199,17 @@ def from_table(
         raise ValueError(f"{path} has no rows.")
     places = [f"{path}, line {line}" for line, _, _ in rows]
     indices, labels = _index_labels([label for _, _, label in rows], labels, places)
-    first_use: dict[str, tuple[int, str]] = {}
+    first_use: dict[str, tuple[int, str, str]] = {}
     samples = []
     root = path.parent if root is None else Path(root)
     for (_, name, _), label, place in zip(rows, indices, places, strict=True):
-        other_label, other_place = first_use.setdefault(name, (label, place))
+        # one file may be named in several ways
+        file = name if is_url(name) else os.path.realpath(root / name)
+        other_label, other_name, other_place = first_use.setdefault(file, (label, name, place))
         if other_label != label:
+            other = "" if other_name == name else f"{other_name}, the same file, "
             raise ValueError(
-                f"{place}: {name} is labelled {labels[label]}, and {labels[other_label]} in {other_place}."
+                f"{place}: {name} is labelled {labels[label]}, and {other}{labels[other_label]} in {other_place}."
             )
         samples.append(Sample(name, label, path=name if is_url(name) else root / name))
     return LabelledSamples(samples, labels)
@@ -445,7 +451,10 @@ def _read_csv(path: Path) -> list[tuple[int, str, str]]:
     """Line number, path and label of each row."""
     rows = []
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+        header = file.readline()
+        file.seek(0)
+        delimiter = ";" if ";" in header and "," not in header else ","
+        reader = csv.DictReader(file, strict=True, delimiter=delimiter, skipinitialspace=True)
         try:
             for column in ("path", "label"):
                 if list(reader.fieldnames or ()).count(column) != 1:
@@ -484,6 +493,7 @@ def _index_labels(
     values: Sequence[Any], labels: Sequence[str] | None, places: Sequence[str], only_names: bool = False
 ) -> tuple[list[int], tuple[str, ...]]:
     """Names or indices to indices, and the labels; `places` says in messages where the values come from."""
+    values = [_whole_number(value) for value in values]
     for value, place in zip(values, places, strict=True):
         is_negative = isinstance(value, int) and value < 0
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "" or is_negative:
@@ -506,11 +516,38 @@ def _index_labels(
         return indices, labels  # `LabelledSamples` checks their range
     if labels is None:
         labels = tuple(sorted({str(value) for value in values}))
+        _refuse_case_twins(labels)
     known = {label: index for index, label in enumerate(labels)}
+    in_any_case = {label.casefold(): index for label, index in known.items()}
+    if len(in_any_case) < len(known):  # they are told apart by it
+        in_any_case = {}
+    indices = []
     for value, place in zip(values, places, strict=True):
-        if str(value) not in known:
-            raise ValueError(f"{place}: the label {value!r} is not among {', '.join(labels)}.")
-    return [known[str(value)] for value in values], labels
+        index = known.get(str(value), in_any_case.get(str(value).casefold()))
+        if index is None:
+            raise ValueError(f"{place}: the label {value!r} is not among {_enumerate(labels)}.")
+        indices.append(index)
+    return indices, labels
+
+
+def _whole_number(value: Any) -> Any:
+    """`1.0`, as spreadsheets write indices, becomes 1; everything else stays."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+\.0+", value):
+        return value.partition(".")[0]
+    return value
+
+
+def _refuse_case_twins(labels: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for label in labels:
+        other = first.setdefault(label.casefold(), label)
+        if other != label:
+            raise ValueError(
+                f"The labels {other!r} and {label!r} differ in upper and lower case alone: write them alike, or pass "
+                "`labels` if they are two."
+            )
 
 
 def _is_media(feature: Any, datasets: Any) -> bool:
@@ -530,7 +567,7 @@ def _check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     if isinstance(labels, str):
         raise ValueError(f"`labels` must be a sequence of names, got the string {labels!r}.")
     labels = tuple(labels)
-    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    repeated = sorted(label for label, count in Counter(labels).items() if count > 1)
     if repeated:
         raise ValueError(f"`labels` holds {_enumerate(repeated)} more than once.")
     return labels

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -119,6 +120,43 @@ class TestTable:
         assert samples[2].path == "https://host/c.mp4"
         assert len(read_sample(samples[1])) == 12
         assert from_table(tmp_path / "table.csv", root="/videos")[0].path.as_posix() == "/videos/clips/b.mp4"
+
+    @pytest.mark.parametrize(
+        ("text", "labels", "expected"),
+        [
+            ("path;label\na.mp4;sad\nb, c.mp4;happy\n", ("happy", "sad"), [("a.mp4", 1), ("b, c.mp4", 0)]),
+            ("path, label\na.mp4, sad\nb.mp4,  happy \n", ("happy", "sad"), [("a.mp4", 1), ("b.mp4", 0)]),
+            ("\ufeffpath;label\na.mp4;1.0\nb.mp4;0.0\n", ("0", "1"), [("a.mp4", 1), ("b.mp4", 0)]),
+        ],
+    )
+    def test_tables_as_spreadsheets_write_them(self, tmp_path, text, labels, expected):
+        samples = from_table(self.write(tmp_path, text))
+        assert samples.labels == labels and pairs(samples) == expected
+
+    def test_labels_in_upper_and_lower_case(self, tmp_path):
+        path = self.write(tmp_path, "path,label\na.mp4,Happy\nb.mp4,SAD\nc.mp4,happy\n")
+        assert [sample.label for sample in from_table(path, labels=["sad", "happy"])] == [1, 0, 1]
+        with pytest.raises(ValueError, match="'Happy' and 'happy' differ in upper and lower case alone"):
+            from_table(path)
+        two = from_table(path, labels=["happy", "Happy", "SAD"])
+        assert [sample.label for sample in two] == [1, 2, 0]
+
+    def test_one_file_under_several_names_has_one_label(self, tmp_path):
+        (tmp_path / "v").mkdir()
+        (tmp_path / "link.mp4").symlink_to(tmp_path / "v" / "a.mp4")
+        for name in ("v/../v/a.mp4", "./v/a.mp4", "link.mp4", str(tmp_path / "v" / "a.mp4")):
+            path = self.write(tmp_path, f"path,label\nv/a.mp4,happy\n{name},sad\n")
+            message = f"line 3: {name} is labelled sad, and v/a.mp4, the same file, happy in .*line 2"
+            with pytest.raises(ValueError, match=message):
+                from_table(path)
+            again = from_table(self.write(tmp_path, f"path,label\nv/a.mp4,happy\n{name},happy\n"))
+            assert [sample.label for sample in again] == [0, 0]
+
+    def test_many_labels_take_no_minutes(self, tmp_path):
+        rows = "".join(f"{i}.mp4,label{i:06d}\n" for i in range(100_000))
+        started = time.monotonic()
+        samples = from_table(self.write(tmp_path, f"path,label\n{rows}"))
+        assert len(samples.labels) == 100_000 and time.monotonic() - started < 20
 
     def test_jsonl(self, tmp_path):
         rows = [{"path": "ä.mp4", "label": 1, "extra": None}, {"path": "b.mp4", "label": 0}]
