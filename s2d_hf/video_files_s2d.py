@@ -192,6 +192,12 @@ def open_video(
         return opened
 
 
+def tell_damage(video: VideoSource) -> None:
+    """Warns of what was lost or found broken in a video that is closed, if anything was."""
+    if video.damage:
+        logger.warning(f"{on_one_line(video.name)} is damaged: {video.damage}.")
+
+
 class VideoFile(VideoSource):
     """
     A video file, decoded by FFmpeg (PyAV) from its start to its end. [`open_video`] opens it.
@@ -343,8 +349,8 @@ class VideoFile(VideoSource):
         self.sound.clear()
         self.container.close()
         self.release.close()
-        if self.damage and self.tells_damage and self._num_frames:
-            logger.warning(f"{on_one_line(self.name)} is damaged: {self.damage}.")
+        if self.tells_damage and self._num_frames:
+            tell_damage(self)
 
     def frames(self) -> Iterator[TimedFrame]:
         """Every frame, with ascending times."""
@@ -528,9 +534,9 @@ class PictureFile(VideoSource):
         is_turned = self._image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         is_turned = is_turned and self._image.format != "TIFF"
         self.width, self.height = self._image.size[::-1] if is_turned else self._image.size
-        is_animated = self._image.format in ("PNG", "WEBP", "AVIF") and getattr(self._image, "n_frames", 1) > 1
-        check_limit("S2D_MAX_FRAMES", getattr(self._image, "n_frames", 1), f"{name} has too many frames")
-        self._is_animated = is_animated
+        num_frames = getattr(self._image, "n_frames", 1)
+        check_limit("S2D_MAX_FRAMES", num_frames, f"{name} has {num_frames:,} frames")
+        self._is_animated = self._image.format in ("PNG", "WEBP", "AVIF") and num_frames > 1
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -643,4 +649,13 @@ def _count(number: int, what: str, many: str | None = None) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {many or what + 's'}"
 
 
-__all__ = ["LONGEST_FRAME", "PictureFile", "SoundPacket", "TimedFrame", "VideoFile", "VideoSource", "open_video"]
+__all__ = [
+    "LONGEST_FRAME",
+    "PictureFile",
+    "SoundPacket",
+    "TimedFrame",
+    "VideoFile",
+    "VideoSource",
+    "open_video",
+    "tell_damage",
+]

@@ -9,16 +9,13 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from .addresses_s2d import fetched_file
-from .file_names_s2d import is_url, on_one_line
+from .file_names_s2d import is_url
 from .frames_s2d import list_frame_files, read_image, sample_frame_indices, to_rgb
-from .video_files_s2d import LONGEST_FRAME, VideoFile, open_video
+from .video_files_s2d import LONGEST_FRAME, VideoFile, open_video, tell_damage
 from .video_limits_s2d import check_limit
-
-logger = logging.get_logger(__name__)
 
 VIDEO_BACKENDS = ("pyav", "decord")
 
@@ -95,7 +92,7 @@ def check_video(source: str | os.PathLike | bytes, name: str | None = None) -> b
     over is a warning.
 
     Returns:
-        `bool`: whether that is sure, see [`VideoSource`]: if not, check it again alone.
+        `bool`: whether that is sure, see [`VideoSource`]. If not, nothing was told: check it again alone.
 
     Raises:
         FileNotFoundError, ValueError: see [`read_video`].
@@ -104,10 +101,12 @@ def check_video(source: str | os.PathLike | bytes, name: str | None = None) -> b
         for file in list_frame_files(source):
             to_rgb(read_image(file))
         return True
-    with open_video(source, name) as video:
+    with open_video(source, name, tells_damage=False) as video:
         for number, frame in enumerate(video.frames()):
             if number == 0:
                 video.to_rgb(frame.picture)
+    if video.is_sure:
+        tell_damage(video)
     return video.is_sure
 
 
@@ -182,10 +181,6 @@ class _Reader:
     def _open(self, starts: bool = True) -> VideoFile:
         # it may be read several times, and its damage is told once
         return open_video(self.file, self.name, tells_damage=False, starts=starts)
-
-    def _tell(self, damage: str) -> None:
-        if damage:
-            logger.warning(f"{on_one_line(self.name)} is damaged: {damage}.")
 
     def _find_plan(self) -> _Plan | None:
         """
@@ -269,7 +264,7 @@ class _Reader:
                 raise _Unplanned
             if may_jump and video.has_trouble():
                 raise _Unplanned
-        self._tell(video.damage)
+        tell_damage(video)
         return kept.in_order(), metadata
 
     def _jump(self, video: VideoFile, key_pts: int) -> Iterator[av.VideoFrame]:
@@ -289,7 +284,7 @@ class _Reader:
             if not len(times):
                 raise ValueError(f"{self.name} could not be decoded: it is truncated, damaged or no video.")
             indices, metadata = self._choose(video, times - times[0], "pyav")
-        self._tell(video.damage)
+        tell_damage(video)
         kept = _Kept(indices, self.name)
         wanted = set(np.unique(indices).tolist())
         last = max(wanted)

@@ -883,20 +883,25 @@ TAGGED = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
-@pytest.mark.parametrize("name", TAGGED)
-def test_matrices_and_ranges(tmp_path, plain, name, suffix):
-    matrix, colour_range, coefficients = TAGGED[name]
+def write_tagged_patches(path: Path, matrix: int, colour_range: int, pix_fmt: str, count: int) -> Path:
+    """Patches whose matrix and range stand in the frames and in the stream."""
 
     def prepare(context) -> None:
         context.colorspace, context.color_range = matrix, colour_range
 
     frames = []
-    for _ in range(25):
-        frame = patches_frame(HEIGHT, WIDTH, "yuv420p")
+    for _ in range(count):
+        frame = patches_frame(HEIGHT, WIDTH, pix_fmt)
         frame.colorspace, frame.color_range = matrix, colour_range
         frames.append(frame)
-    path = make_video(tmp_path / f"a{suffix}", frames, options=LOSSLESS, prepare=prepare)
+    return make_video(path, frames, pix_fmt=pix_fmt, options=LOSSLESS, prepare=prepare)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+@pytest.mark.parametrize("name", TAGGED)
+def test_matrices_and_ranges(tmp_path, plain, name, suffix):
+    matrix, colour_range, coefficients = TAGGED[name]
+    path = write_tagged_patches(tmp_path / f"a{suffix}", matrix, colour_range, "yuv420p", 25)
     (first, *_) = plain_decode(path)
     assert int(first.colorspace) == matrix and int(first.color_range) == colour_range
     check_stripes(path, yuv_to_rgb(PATCHES, *coefficients, is_full=colour_range == 2), plain)
@@ -1228,15 +1233,7 @@ def test_change_of_size_within_a_file(tmp_path, plain, codec):
 
 @pytest.mark.parametrize(("matrix", "colour_range", "coefficients"), [(9, 1, BT2020), (1, 2, BT709), (5, 1, BT601)])
 def test_matrices_of_ten_bits(tmp_path, plain, matrix, colour_range, coefficients):
-    def prepare(context) -> None:
-        context.colorspace, context.color_range = matrix, colour_range
-
-    frames = []
-    for _ in range(5):
-        frame = patches_frame(HEIGHT, WIDTH, "yuv420p10le")
-        frame.colorspace, frame.color_range = matrix, colour_range
-        frames.append(frame)
-    path = make_video(tmp_path / "a.mp4", frames, pix_fmt="yuv420p10le", options=LOSSLESS, prepare=prepare)
+    path = write_tagged_patches(tmp_path / "a.mp4", matrix, colour_range, "yuv420p10le", 5)
     (first, *_) = plain_decode(path)
     assert first.format.name == "yuv420p10le"
     assert (int(first.colorspace), int(first.color_range)) == (matrix, colour_range)

@@ -249,8 +249,8 @@ def describe_content(dataset: ClipDataset, processor: Any, dtype: str, device: s
     is_video = dataset.kind == "video"
     decoder = None
     if is_video:
-        backend = dataset.backend
-        decoder = {"backend": backend, "version": _version({"pyav": "av"}.get(backend, backend))}
+        package = {"pyav": "av"}.get(dataset.backend, dataset.backend)
+        decoder = {"backend": dataset.backend, "version": _version(package)}
     opened: dict[int, Any] = {}
     return {
         "cache_version": CACHE_VERSION,

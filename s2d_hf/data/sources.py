@@ -357,12 +357,13 @@ def check_sources(
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"`num_workers` must be at least 1, got {num_workers}.")
 
-    unsure: list[Sample] = []
+    unsure: list[int] = []
 
-    def reason_if_broken(sample: Sample) -> str | None:
+    def reason_if_broken(index: int) -> str | None:
+        sample = samples[index]
         try:
             if not _check_sample(sample, kind, backend):
-                unsure.append(sample)
+                unsure.append(index)
         except ImportError:  # the decoder is not installed, which is not the file's fault
             raise
         except Exception as error:  # whatever stops training must be found here
@@ -370,10 +371,10 @@ def check_sources(
         return None
 
     with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
-        checks = pool.map(reason_if_broken, samples)
+        checks = pool.map(reason_if_broken, range(len(samples)))
         reasons = list(tqdm(checks, total=len(samples), desc=f"Checking {kind}s", disable=not progress))
-    for sample in unsure:  # one by one, whoever is damaged is known
-        _check_sample(sample, kind, backend)
+    for index in list(unsure):  # one by one, whoever is damaged is known
+        reasons[index] = reason_if_broken(index)
     broken = [(sample.name, reason) for sample, reason in zip(samples, reasons, strict=True) if reason is not None]
     if broken and (on_broken == "raise" or len(broken) == len(samples)):
         lines = [f"{name}: {reason}" for name, reason in broken[:10]]

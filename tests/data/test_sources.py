@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,6 +325,19 @@ class TestCheck:
                 path.write_bytes(content)
             samples.append(Sample(f"clip {i}", i % 3, path=path))
         return LabelledSamples(samples, ["a", "b", "c"])
+
+    def test_each_damaged_video_is_told_of_once(self, tmp_path, caplog):
+        """Also by several threads, though FFmpeg counts its errors for all of them together."""
+        whole = write_video(tmp_path / "whole.mkv", counting_frames(60)).read_bytes()
+        samples = []
+        for i in range(16):
+            path = tmp_path / f"clip{i}.mkv"
+            path.write_bytes(whole[: len(whole) // 2] if i % 4 == 0 else whole)
+            samples.append(Sample(path.name, 0, path=path))
+        good, broken = check_sources(LabelledSamples(samples, ["a"]), num_workers=4, progress=False)
+        assert len(good) == 16 and not broken
+        told = sorted(Path(line.split(" is damaged: ")[0]).name for line in caplog.messages if " is damaged: " in line)
+        assert told == ["clip0.mkv", "clip12.mkv", "clip4.mkv", "clip8.mkv"]
 
     def test_skips_the_broken_ones_and_says_why(self, collection):
         good, broken = check_sources(collection, on_broken="skip", num_workers=3, progress=False)
