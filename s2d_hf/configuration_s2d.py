@@ -30,7 +30,8 @@ class S2DConfig(PreTrainedConfig):
         layer_norm_eps (`float`): Epsilon of the ViT's and the prompters' layer norms.
         hidden_dropout_prob (`float`): Dropout after the embeddings, attention and MLPs.
         attention_probs_dropout_prob (`float`): Dropout of the ViT's attention probabilities.
-        initializer_range (`float`): Standard deviation of newly initialised weights.
+        initializer_range (`float`): Standard deviation of new linear layers, class token and embeddings. New prompters,
+            landmark and patch embeddings start as in the authors' code, which depends on their sizes alone.
         landmark_channels (`int`): Channels of `landmark_features`; 128 for MobileFaceNet, 256 (or 68) for FAN.
         landmark_size (`int`): Height and width of `landmark_features`, in cells.
         prompt_type (`"deep"`, `"shallow"` or `"none"`): Landmark-guided prompters (MCP, paper section 3.2) at every
@@ -46,9 +47,9 @@ class S2DConfig(PreTrainedConfig):
         adapter_ratio (`float`): Width of the adapters relative to `hidden_size`.
         adapter_num_heads (`int`): Heads of the adapters' attention over time; divides
             `adapter_ratio * hidden_size`.
-        adapter_init (`"zero"` or `"random"`): `"zero"` starts the last projection of each adapter at zero, so that a
-            video model made from an image model computes at first what the image model computes. `"random"` is what
-            the authors' code does.
+        adapter_init (`"zero"` or `"random"`): `"zero"` starts the last projection of each adapter and the temporal
+            embedding at zero, so that a video model made from an image model computes at first what the image model
+            computes. `"random"` is what the authors' code does.
         classifier_dropout_prob (`float`): Dropout before the classifier, in training.
 
     Raises:

@@ -575,6 +575,8 @@ class S2DPrompter(nn.Module):
         self.landmark_proj = nn.Linear(config.hidden_size, config.prompt_hidden_size)
         self.fovea_scale = nn.Parameter(torch.full((1,), self.initial_fovea_scale))
         self.output_proj = nn.Linear(config.prompt_hidden_size, config.hidden_size)
+        for projection in (self.appearance_proj, self.landmark_proj, self.output_proj):
+            projection.starts_as = "xavier"  # see `_init_weights`
 
     def fuse(self, appearance: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
         """The prompt before its output projection, from both projections; all `(N, num_patches, width)`."""
@@ -599,7 +601,8 @@ class S2DTemporalAdapter(nn.Module):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=1e-5)
         self.spatial_down = nn.Linear(config.hidden_size, width)
         self.spatial_up = nn.Linear(width, config.hidden_size)
-        self.spatial_up.starts_at_zero = config.adapter_init == "zero"
+        if config.adapter_init == "zero":
+            self.spatial_up.starts_as = "zero"  # see `_init_weights`
 
     def adapt(self, hidden_states: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Everything between the first and the last projection; `(batch_size * num_frames, num_patches, width)`."""
@@ -749,13 +752,23 @@ class S2DPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """As the authors' code leaves new modules, but for what `adapter_init="zero"` keeps out at first."""
         std = self.config.initializer_range
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            if getattr(module, "starts_at_zero", False):
+            start = getattr(module, "starts_as", "convolution" if isinstance(module, nn.Conv2d) else "linear")
+            # PyTorch's own for convolutions: 1 over the root of what enters an output
+            bound = module.weight[0].numel() ** -0.5
+            if start == "zero":
                 init.zeros_(module.weight)
+            elif start == "xavier":
+                init.xavier_uniform_(module.weight)
+            elif start == "convolution":
+                init.uniform_(module.weight, -bound, bound)
             else:
                 init.trunc_normal_(module.weight, mean=0.0, std=std)
-            if module.bias is not None:
+            if module.bias is not None and start in ("xavier", "convolution"):
+                init.uniform_(module.bias, -bound, bound)
+            elif module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
@@ -763,8 +776,10 @@ class S2DPreTrainedModel(PreTrainedModel):
         elif isinstance(module, S2DEmbeddings):
             init.trunc_normal_(module.cls_token, mean=0.0, std=std)
             init.trunc_normal_(module.position_embeddings, mean=0.0, std=std)
-            if module.temporal_embeddings is not None:
+            if module.temporal_embeddings is not None and self.config.adapter_init == "zero":
                 init.zeros_(module.temporal_embeddings)
+            elif module.temporal_embeddings is not None:
+                init.trunc_normal_(module.temporal_embeddings, mean=0.0, std=std)
         elif isinstance(module, S2DPrompter):
             init.constant_(module.fovea_scale, module.initial_fovea_scale)
 
@@ -811,7 +826,7 @@ class S2DPreTrainedModel(PreTrainedModel):
         vit = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
         shared = (
             "image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads",
-            "intermediate_size", "hidden_act", "qkv_bias", "layer_norm_eps", "initializer_range",
+            "intermediate_size", "hidden_act", "qkv_bias", "layer_norm_eps",
         )  # fmt: skip
         fields = {name: getattr(vit_config, name) for name in shared}
         if cls is S2DForImageClassification:
@@ -888,6 +903,8 @@ class S2DModel(S2DPreTrainedModel):
         self.embeddings = S2DEmbeddings(config)
         has_prompts = config.prompt_type != "none"
         self.landmark_embeddings = nn.Linear(config.landmark_channels, config.hidden_size) if has_prompts else None
+        if self.landmark_embeddings is not None:
+            self.landmark_embeddings.starts_as = "convolution"  # of 1x1, in the paper's code; see `_init_weights`
         self.prompt_norms = nn.ModuleList(
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(config.num_prompt_layers)
         )
