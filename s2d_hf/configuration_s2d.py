@@ -30,8 +30,8 @@ class S2DConfig(PreTrainedConfig):
         layer_norm_eps (`float`): Epsilon of the ViT's and the prompters' layer norms.
         hidden_dropout_prob (`float`): Dropout after the embeddings, attention and MLPs.
         attention_probs_dropout_prob (`float`): Dropout of the ViT's attention probabilities.
-        initializer_range (`float`): Standard deviation of new linear layers, class token and embeddings. New prompters,
-            landmark and patch embeddings start as in the authors' code, which depends on their sizes alone.
+        initializer_range (`float`): Standard deviation of new linear layers, class token, position and temporal
+            embeddings. New prompters, landmark and patch embeddings start as in the authors' code, by their sizes.
         landmark_channels (`int`): Channels of `landmark_features`; 128 for MobileFaceNet, 256 (or 68) for FAN.
         landmark_size (`int`): Height and width of `landmark_features`, in cells.
         prompt_type (`"deep"`, `"shallow"` or `"none"`): Landmark-guided prompters (MCP, paper section 3.2) at every

@@ -44,8 +44,8 @@ def test_fresh_weights_are_distributed_as_in_the_authors_code(shared, fresh):
 
 
 def test_the_image_models_prompters_are_those_of_its_size():
-    config = S2DConfig(num_labels=7, temporal_adapters=False, hidden_size=96, num_attention_heads=4,
-                       intermediate_size=64, num_hidden_layers=2, prompt_hidden_size=24, landmark_channels=50)  # fmt: skip
+    sizes = {"hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = S2DConfig(**sizes, temporal_adapters=False, prompt_hidden_size=24, landmark_channels=50)
     model = S2DForImageClassification(config)
     for layer in model.s2d.prompt_layers:
         prompter = layer.prompter
