@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, GELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -288,10 +288,6 @@ def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
 _CHUNK_BYTES = 10 * 2**20
 
 
-# Below this size of the hidden states, what is kept for the gradient needs no saving.
-_RECOMPUTED_FROM_BYTES = 2**20
-
-
 def _frames_at_a_time(inputs: torch.Tensor, width: int) -> int:
     """How many of the `(N, length, ...)` inputs may become `width` wide at a time."""
     return max(1, _CHUNK_BYTES // (inputs.shape[1] * width * inputs.element_size()))
@@ -490,14 +486,14 @@ class S2DMLP(nn.Module):
 
     def __init__(self, config: S2DConfig, width: int, hidden: int):
         super().__init__()
-        self.is_gelu = config.hidden_act == "gelu"
         self.fc1 = nn.Linear(width, hidden)
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         fc1, fc2 = self.fc1, self.fc2
-        if not self.is_gelu or not _suits_onednn(hidden_states, fc1, fc2) or _is_trained(fc1, fc2):
+        is_gelu = type(self.activation) is GELUActivation and not _has_hooks(self.activation)
+        if not is_gelu or not _suits_onednn(hidden_states, fc1, fc2) or _is_trained(fc1, fc2):
             return fc2(self.activation(fc1(hidden_states)))
         if _needs_gradient(hidden_states):
             chunk = _frames_at_a_time(hidden_states, fc1.out_features)
@@ -853,6 +849,10 @@ class S2DPreTrainedModel(PreTrainedModel):
         their norms, landmark embedding, temporal adapters, final norm and classifier. The ViT is frozen. At the
         paper's size 9,258,451 of 95,055,571 parameters stay trainable.
 
+        With the ViT frozen, most of what a training keeps for the gradient are intermediate results of prompters and
+        adapters, which are cheap to compute again: transformers' gradient checkpointing is turned on for them alone.
+        `model.gradient_checkpointing_enable()` and `..._disable()` turn it on and off for all layers, as for any model.
+
         Returns:
             the model itself.
         """
@@ -864,6 +864,11 @@ class S2DPreTrainedModel(PreTrainedModel):
                 module.requires_grad_(True)
         if base.embeddings.temporal_embeddings is not None:
             base.embeddings.temporal_embeddings.requires_grad_(True)
+        for layer in base.prompt_layers:
+            if not layer.gradient_checkpointing:
+                # the two attributes by which `GradientCheckpointingLayer` is turned on
+                layer.gradient_checkpointing = True
+                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         return self
 
 
@@ -1039,20 +1044,9 @@ class S2DModel(S2DPreTrainedModel):
         prefix: int,
         in_place: bool,
     ) -> tuple[torch.Tensor, ProjectedTokens | None]:
-        layer = self.prompt_layers[index]
-        compute = layer
-        if (
-            torch.is_grad_enabled()
-            and not layer.gradient_checkpointing
-            and not _is_trained(self.layers[index].mlp.fc1)
-            and hidden_states.numel() * hidden_states.element_size() >= _RECOMPUTED_FROM_BYTES
-        ):
-            # With the ViT frozen, most of what a training keeps would be these small layers' intermediate results,
-            # which are cheap to compute again.
-            compute = partial(checkpoint, layer, use_reentrant=False, preserve_rng_state=False)
         parts = (None, None, None) if prompt is None else prompt
         appearance_norm = self.prompt_norms[max(index - 1, 0)]
-        hidden_states, *parts = compute(
+        hidden_states, *parts = self.prompt_layers[index](
             hidden_states, appearance_norm, *parts, self.prompt_norms[0], num_frames, prefix, in_place
         )
         return hidden_states, None if prompt is None else ProjectedTokens(*parts)

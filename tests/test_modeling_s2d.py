@@ -249,11 +249,13 @@ def test_every_attention_goes_through_the_interface(tiny_video_model, tiny_input
 def test_gradient_checkpointing_gives_the_same_gradients(tiny_video_model, tiny_inputs, frozen):
     labels = torch.tensor([1, 3])
     models = [copy.deepcopy(tiny_video_model) for _ in range(2)]
-    models[1].gradient_checkpointing_enable()
     for model in models:
         if frozen:
             model.freeze_for_video_tuning()
         model.dropout.p = 0.0
+    models[0].gradient_checkpointing_disable()
+    models[1].gradient_checkpointing_enable()
+    for model in models:
         model.train()(**tiny_inputs, labels=labels).loss.backward()
     assert models[1].is_gradient_checkpointing
     compared = 0

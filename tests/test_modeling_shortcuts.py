@@ -21,7 +21,6 @@ def shortcuts(request, monkeypatch) -> None:
     if request.param == "for all sizes":
         monkeypatch.setattr(modeling_s2d, "_ONEDNN_FLOAT32_OPERATIONS", 0)
         monkeypatch.setitem(modeling_s2d._FOLDING_COST, "cpu", -1)
-        monkeypatch.setattr(modeling_s2d, "_RECOMPUTED_FROM_BYTES", 0)
 
 
 def make_model(**changes) -> S2DForVideoClassification:
