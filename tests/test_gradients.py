@@ -135,10 +135,10 @@ def test_the_frozen_models_prompt_layers_alone_are_computed_again(monkeypatch):
     """And transformers' switches are the ones that decide."""
     model, calls = make_model("frozen"), []
     inputs = random_inputs(model.config, batch_size=2)
-    for kind in (modeling_s2d.S2DPrompter, modeling_s2d.S2DLayer):
-        method = "fuse" if kind is modeling_s2d.S2DPrompter else "_forward"
+    for kind, method in ((modeling_s2d.S2DPrompter, "fuse"), (modeling_s2d.S2DLayer, "_forward")):
+        original = getattr(kind, method)
 
-        def count(self, *args, kind=kind, original=getattr(kind, method), **kwargs):
+        def count(self, *args, kind=kind, original=original, **kwargs):
             calls.append(kind.__name__)
             return original(self, *args, **kwargs)
 
