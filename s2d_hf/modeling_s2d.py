@@ -779,11 +779,28 @@ class S2DPreTrainedModel(PreTrainedModel):
         elif isinstance(module, S2DPrompter):
             init.constant_(module.fovea_scale, module.initial_fovea_scale)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        See [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Raises:
+            ValueError: also if weights are NaN or infinite; the message names them.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        _refuse_broken_weights(model.state_dict(), f"{pretrained_model_name_or_path} can't be used")
+        return loaded
+
     def save_pretrained(self, save_directory, *args, **kwargs):
         """
         Saves the model so that every Auto class loads it, with `trust_remote_code=True` also where `s2d_hf` is not
         installed. See [`~transformers.PreTrainedModel.save_pretrained`].
+
+        Raises:
+            ValueError: if weights are NaN or infinite, before anything is written; the message names them.
         """
+        _refuse_broken_weights(kwargs.get("state_dict") or self.state_dict(), f"Nothing is saved to {save_directory}")
         self.config.auto_map = dict(AUTO_MAP)
         return super().save_pretrained(save_directory, *args, **kwargs)
 
@@ -870,6 +887,23 @@ class S2DPreTrainedModel(PreTrainedModel):
                 layer.gradient_checkpointing = True
                 layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         return self
+
+
+def _refuse_broken_weights(state_dict: dict[str, torch.Tensor], refusal: str) -> None:
+    """
+    Raises:
+        ValueError: if a weight is NaN or infinite.
+    """
+    broken = []
+    for name, tensor in state_dict.items():
+        # of other classes are quantised and sharded weights; PyTorch has no `isfinite` of 8-bit floats
+        if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.is_meta or tensor.element_size() == 1:
+            continue
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            broken.append(name)
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise ValueError(f"{refusal}: weights are NaN or infinite, {', '.join(broken[:3])}{more}.")
 
 
 def _vit_state_dict(vit: PreTrainedModel, num_layers: int) -> dict[str, torch.Tensor]:

@@ -435,6 +435,11 @@ class _Analysis:
                 inputs["landmark_features"] = torch.stack([window.features for window in windows])
             inputs = {name: tensor.to(model.dtype) for name, tensor in inputs.items()}
             scores = model(**inputs).logits.float().softmax(-1).cpu().numpy().astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"The model's scores from {windows[0].start:.2f} s on are NaN: its weights are broken, or too large "
+                f"for {str(model.dtype).removeprefix('torch.')}; float32 would tell."
+            )
         for window, row in zip(windows, scores, strict=True):
             window.state.windows.append((window.start, window.end, row))
             self._report(window.state)

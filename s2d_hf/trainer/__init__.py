@@ -1,6 +1,8 @@
 """Training of S2D models on transformers' Trainer. Needs the extra `train`."""
 
 from .arguments import S2DTrainingArguments
+from .checkpoints import find_last_checkpoint
+from .finite import NotFiniteError
 from .landmark_training import (
     LandmarkPointsDataset,
     mirror_landmarks,
@@ -10,7 +12,7 @@ from .landmark_training import (
 from .recipes import DataArguments, ModelArguments, Recipe, RunArguments, StageArguments, read_recipe
 from .samplers import ClassBalancedSampler, EpochCallback
 from .stages import StageResult, run_recipe, run_stage
-from .trainer import S2DTrainer, find_last_checkpoint
+from .trainer import S2DTrainer
 from .weight_average import WeightAverage
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "EpochCallback",
     "LandmarkPointsDataset",
     "ModelArguments",
+    "NotFiniteError",
     "Recipe",
     "RunArguments",
     "S2DTrainer",

@@ -20,6 +20,10 @@ class S2DTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Drop what the model's forward does not name; the frames must stay."}
     )
+    # a loss that is NaN stops the training, and must not be logged as 0
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Log the mean of the finite losses where one is not; S2DTrainer stops there."}
+    )
     # a push at the end is checked; those during the training are Trainer's own
     hub_strategy: HubStrategy | str = field(
         default="end",

@@ -16,6 +16,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..data import Sample, read_sample
 from ..landmark_encoders_s2d import NUM_LANDMARKS, MobileFaceNetLandmarkEncoder
+from .finite import FiniteCallback, check_weights
 from .samplers import EpochCallback
 
 # Which of the iBUG 68 points each one becomes in a mirrored face.
@@ -213,6 +214,7 @@ def train_landmark_encoder(
     Raises:
         TypeError: if `encoder` is another kind of encoder.
         ValueError: if batches hold a single image.
+        NotFiniteError: if a gradient or, in the end, a weight is NaN or infinite.
 
     Example:
     ```python
@@ -246,9 +248,11 @@ def train_landmark_encoder(
             callbacks=[EpochCallback()],
         )
         trainer.label_names = ["landmarks"]
+        trainer.add_callback(FiniteCallback(trainer))
         result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         for buffer in encoder.buffers():  # each process has averaged batch statistics of its own
             buffer.copy_(broadcast(buffer))
+        check_weights(encoder.state_dict().items(), "The landmark encoder")
         metrics = {name: result.metrics[name] for name in ("train_loss", "train_runtime")}
         if eval_dataset is not None:
             evaluation = trainer.evaluate()

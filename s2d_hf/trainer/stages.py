@@ -4,7 +4,7 @@ import copy
 import inspect
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from .building import (
     load_stage_samples,
     stage_kind,
 )
+from .checkpoints import check_checkpoint, find_last_checkpoint
 from .landmark_training import LandmarkPointsDataset, train_landmark_encoder
 from .model_card import write_model_card
 from .provenance import provenance
 from .recipes import LANDMARK_STAGE, Recipe, RunArguments, StageArguments
-from .trainer import S2DTrainer, find_last_checkpoint
+from .trainer import S2DTrainer
 
 METRICS_NAME = "metrics.json"
 SYNTHETIC_DATA_NAME = "synthetic talking faces (drawn, no real faces)"
@@ -125,7 +126,7 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
     _say(f"Trains {parameters['tunable']:,} of {parameters['total']:,} parameters ({100 * share:.1f} %).")
 
     trainer = _build_trainer(stage, model, processors, datasets)
-    checkpoint = _find_checkpoint(training.resume_from_checkpoint, folder)
+    checkpoint = _find_checkpoint(training.resume_from_checkpoint, folder, trainer.files_to_resume())
     train_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     metrics = _describe_run(stage, recipe_name, samples, left_out) | {
         "parameters": parameters,
@@ -330,14 +331,13 @@ def _for_evaluation(stage: StageArguments) -> StageArguments:
     return stage
 
 
-def _find_checkpoint(given: str | None, folder: Path) -> str | None:
+def _find_checkpoint(given: str | None, folder: Path, needed: Mapping[str, str]) -> str | None:
     """The checkpoint to go on from: the one that is named, or the last whole one of the stage's folder, if any."""
     if not _resumes(given):
         return None
     if given.lower() == "true":
-        return find_last_checkpoint(folder)
-    if not Path(given).is_dir():
-        raise FileNotFoundError(f"`resume_from_checkpoint` names {given}, and there is no such folder.")
+        return find_last_checkpoint(folder, needed)
+    check_checkpoint(given, needed)
     return given
 
 
@@ -399,7 +399,7 @@ def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
         augmentation = {"flip_probability": 0.5, "jitter": 0.2, "seed": stage.training.seed} if name == "train" else {}
         files, points = read_still_points(root)
         datasets[name] = LandmarkPointsDataset(files, points, size, **augmentation, progress=_shows_progress(stage))
-    stage.training.resume_from_checkpoint = _find_checkpoint(stage.training.resume_from_checkpoint, folder)
+    stage.training.resume_from_checkpoint = _find_checkpoint(stage.training.resume_from_checkpoint, folder, {})
     metrics = train_landmark_encoder(encoder, datasets["train"], datasets["test"], args=stage.training)
     _say(f"Mean error of the 68 points: {100 * metrics['nme']:.1f} % of the distance between the outer eye corners.")
     if PartialState().is_main_process:

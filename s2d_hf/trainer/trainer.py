@@ -1,8 +1,6 @@
 """The Trainer of the S2D models."""
 
-import json
 import os
-import re
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import logging
 
@@ -26,6 +24,8 @@ from ..modeling_s2d import S2DClassifierOutput, classification_loss
 from ..publishing import publish_folder
 from ..video_processing_s2d import S2DVideoProcessor
 from .arguments import S2DTrainingArguments
+from .checkpoints import check_checkpoint, find_fault_of_weights, find_last_checkpoint
+from .finite import FiniteCallback, check_batch, check_weights
 from .parameter_groups import decay_by_layer
 from .samplers import ClassBalancedSampler, EpochCallback
 from .weight_average import WeightAverage
@@ -43,31 +43,12 @@ _SHARED_SETTINGS = (
 )  # fmt: skip
 
 
-def find_last_checkpoint(output_dir: str | os.PathLike) -> str | None:
-    """
-    The newest checkpoint in a training's output folder that was written to its end, or `None` if there is none.
-
-    A training that was killed while it wrote a checkpoint leaves a folder without a readable `trainer_state.json`,
-    which is the last file to be written.
-    """
-    steps = {}
-    for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        match = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", folder.name)
-        if match is not None:
-            steps[int(match.group(1))] = folder
-    for _, folder in sorted(steps.items(), reverse=True):
-        try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return str(folder)
-    return None
-
-
 def _average_views(outputs: S2DClassifierOutput, num_views: int) -> S2DClassifierOutput:
     """The outputs of `batch_size * num_views` clips to one for each video."""
     scores = outputs.logits.float().softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
     features = outputs.pooler_output.unflatten(0, (-1, num_views)).mean(dim=1)
+    # the logarithm of 0 would be infinite
+    scores = scores.clamp(min=torch.finfo(scores.dtype).tiny)
     return S2DClassifierOutput(logits=scores.log(), pooler_output=features)
 
 
@@ -88,6 +69,7 @@ class _TrainingHooks(TrainerCallback):
         self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
         self.trainer._micro_step = 0
+        self.trainer.names_of_step = []
 
     def on_step_end(self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.trainer.weight_average is not None:
@@ -154,8 +136,10 @@ class S2DTrainer(Trainer):
         self.weight_average: WeightAverage | None = None
         self._writes_checkpoint = False
         self._micro_step = 0
+        # the files of the batches since the last optimizer step, for errors
+        self.names_of_step: list[str] = []
         # first, since other callbacks may evaluate or save
-        self.callback_handler.callbacks[:0] = [EpochCallback(), _TrainingHooks(self)]
+        self.callback_handler.callbacks[:0] = [EpochCallback(), _TrainingHooks(self), FiniteCallback(self)]
         self.anchors, self.anchor_schedule = None, None
         if self.args.anchor_distillation:
             config = self.model.config
@@ -175,15 +159,28 @@ class S2DTrainer(Trainer):
         [`~transformers.Trainer.train`]; `resume_from_checkpoint=True` takes what [`find_last_checkpoint`] finds.
 
         Raises:
-            ValueError: if there is no complete checkpoint to resume from.
-            FileNotFoundError: if the checkpoint lacks the emotion anchors or the averaged weights.
+            ValueError: if there is no whole checkpoint to resume from, or the one that is named isn't; the message
+                names the file and its fault.
+            FileNotFoundError: if there is no such folder.
+            NotFiniteError: if a loss, a gradient, a score or a weight becomes NaN or infinite.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = find_last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = find_last_checkpoint(self.args.output_dir, self.files_to_resume())
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir} has no complete checkpoint to resume from.")
+        elif resume_from_checkpoint:
+            check_checkpoint(resume_from_checkpoint, self.files_to_resume())
         self.weight_average = None
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def files_to_resume(self) -> dict[str, str]:
+        """What this training reads from a checkpoint beside what all do, with the argument that asks for it."""
+        files = {
+            ANCHORS_NAME: self.anchors is not None and "anchor_distillation",
+            AVERAGE_NAME: self.args.ema_decay is not None and "ema_decay",
+            SCALER_NAME: self.accelerator.scaler is not None and "fp16",
+        }
+        return {name: argument for name, argument in files.items() if argument}
 
     def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
         """[`~transformers.Trainer.evaluation_loop`], with the averaged weights if there are any."""
@@ -194,7 +191,11 @@ class S2DTrainer(Trainer):
         """[`~transformers.Trainer.save_model`], with the averaged weights if there are any."""
         # a checkpoint keeps the raw weights, for the training to go on from
         with nullcontext() if self._writes_checkpoint else self._averaged_weights():
+            self._check_weights()
             super().save_model(output_dir, _internal_call)
+
+    def _check_weights(self) -> None:
+        check_weights(self.model.named_parameters(), f"After step {self.state.global_step}")
 
     def create_model_card(self, *args, **kwargs) -> None:
         """[`~transformers.Trainer.create_model_card`], unless the output folder has a card already."""
@@ -319,6 +320,11 @@ class S2DTrainer(Trainer):
             weight = self.anchor_schedule.weight(self._epoch(), self.args.num_train_epochs)
             if weight > 0:
                 loss = loss + weight * self.anchors(outputs.logits, outputs.pooler_output)
+        if model.training:
+            where = f"Step {self.state.global_step + 1} (epoch {self._epoch():.2f})"
+            check_batch(loss, outputs.logits, inputs.get("name"), where)
+        else:
+            check_batch(None, outputs.logits, inputs.get("name"), "Evaluation")
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
@@ -328,6 +334,7 @@ class S2DTrainer(Trainer):
         ):
             inputs = self._prepare_inputs(inputs)
             self._update_anchors(model, inputs)
+        self.names_of_step += inputs.get("name", [])
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._micro_step += 1
         return loss
@@ -421,6 +428,7 @@ class S2DTrainer(Trainer):
         return optimizer
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_weights()
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             folder.mkdir(parents=True, exist_ok=True)
@@ -445,22 +453,16 @@ class S2DTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.anchors is not None:
-            self.anchors.load_state_dict(self._read(resume_from_checkpoint, ANCHORS_NAME, "anchor_distillation"))
+            self.anchors.load_state_dict(load_file(os.path.join(resume_from_checkpoint, ANCHORS_NAME)))
         if self.args.ema_decay is not None:
             self.weight_average = WeightAverage(self.model, self.args.ema_decay)
-            self.weight_average.load_state_dict(self._read(resume_from_checkpoint, AVERAGE_NAME, "ema_decay"))
+            self.weight_average.load_state_dict(load_file(os.path.join(resume_from_checkpoint, AVERAGE_NAME)))
 
     def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        fault = find_fault_of_weights(best, {} if self.weight_average is None else {AVERAGE_NAME: "ema_decay"})
+        if fault is not None:
+            raise ValueError(f"`load_best_model_at_end`: the best checkpoint {best} can't be used: {fault}.")
         super()._load_best_model()
         if self.weight_average is not None:
-            best = self.state.best_model_checkpoint
-            self.weight_average.load_state_dict(self._read(best, AVERAGE_NAME, "ema_decay"))
-
-    def _read(self, checkpoint: str, name: str, argument: str) -> dict[str, torch.Tensor]:
-        path = os.path.join(checkpoint, name)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"{checkpoint} has no {name}: it was written without `{argument}`, and a training with it can't go on "
-                "from there."
-            )
-        return load_file(path)
+            self.weight_average.load_state_dict(load_file(os.path.join(best, AVERAGE_NAME)))

@@ -362,3 +362,11 @@ def test_damage_is_part_of_the_result(converted, shared, tmp_path, caplog):
     assert "of 2.0 s that its header states" in timeline.damage
     assert timeline.duration < 1.9 and len(timeline.tracks) >= 1
     assert caplog.text.count("cut.mp4 is damaged: ") == 1
+
+
+def test_scores_that_are_not_numbers_are_no_answer(converted, shared, short_video):
+    analyse = load(converted, shared)
+    with torch.no_grad():
+        analyse.model.classifier.weight[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"scores from 0\.\d\d s on are NaN"):
+        analyse(short_video)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from s2d_hf.trainer.trainer import find_last_checkpoint
+from s2d_hf.trainer import find_last_checkpoint
 
 from .frames_dataset import make_trainer
 
@@ -57,21 +57,6 @@ def test_a_training_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):
     assert len(entries[0]) == len(entries[1]) == 15 + 5 + 1
     for entry, other in zip(*entries, strict=True):
         assert entry == pytest.approx(other, abs=1e-6)
-
-
-def test_the_last_checkpoint_is_one_that_is_complete(tmp_path):
-    assert find_last_checkpoint(tmp_path / "nowhere") is None
-    for name in ("checkpoint-8", "checkpoint-10", "checkpoint-12", "checkpoint-20-old", "checkpoint-best"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "checkpoint-20-old" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"epoch": 1.')
-    assert find_last_checkpoint(tmp_path) is None
-    with pytest.raises(ValueError, match="no complete checkpoint"):
-        make_trainer(tmp_path).train(resume_from_checkpoint=True)
-    (tmp_path / "checkpoint-8" / "trainer_state.json").write_text("{}")
-    assert find_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text("{}")
-    assert find_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-10")
 
 
 def test_a_checkpoint_that_is_written_over_is_not_complete_in_between(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def test_resumed_training_equals_one_that_never_stopped(balanced, tmp_path):
         for name, tensor in whole.anchors.state_dict().items():
             torch.testing.assert_close(resumed.anchors.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
     (checkpoint / "emotion_anchors.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint-7 has no emotion_anchors\.safetensors"):
+    with pytest.raises(ValueError, match=r"checkpoint-7 can't be resumed: emotion_anchors\.safetensors is missing"):
         train("again", checkpoint)
 
 

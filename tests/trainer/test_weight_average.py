@@ -177,7 +177,7 @@ def test_without_the_average_a_checkpoint_is_refused(tmp_path):
     averaging_trainer(tmp_path, ema_decay=None, save_strategy="epoch").train()
     checkpoint = tmp_path / "checkpoint-3"
     assert not (checkpoint / "ema.safetensors").exists()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint-3 has no ema\.safetensors.*without `ema_decay`"):
+    with pytest.raises(ValueError, match=r"checkpoint-3 can't be resumed: ema\.safetensors is missing.*`ema_decay`"):
         averaging_trainer(tmp_path, num_train_epochs=2).train(resume_from_checkpoint=str(checkpoint))
 
 
