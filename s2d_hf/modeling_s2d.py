@@ -25,9 +25,11 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES,
 )
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
 from .configuration_s2d import S2DConfig
+
+logger = logging.get_logger(__name__)
 
 # `pipeline` reports every class missing from these tables as unsupported, also when it loads and runs.
 MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.setdefault(S2DConfig.model_type, "S2DForImageClassification")
@@ -846,13 +848,22 @@ class S2DPreTrainedModel(PreTrainedModel):
             fields["temporal_adapters"] = False
         model = cls(S2DConfig(**(fields | overrides)))
         base = model.base_model
-        state = _vit_state_dict(vit, base.config.num_hidden_layers)
+        num_layers = min(base.config.num_hidden_layers, vit_config.num_hidden_layers)
+        if num_layers < vit_config.num_hidden_layers:
+            logger.warning(
+                f"Of the {vit_config.num_hidden_layers} blocks of {pretrained_model_name_or_path} the first "
+                f"{num_layers} are used, as `num_hidden_layers` says."
+            )
+        state = _vit_state_dict(vit, num_layers)
         own = base.state_dict()
         wrong = [
             f"{name}: {tuple(tensor.shape)}, expected {tuple(own[name].shape) if name in own else 'no such weight'}"
             for name, tensor in state.items()
             if name not in own or own[name].shape != tensor.shape
-        ]  # fmt: skip
+        ]
+        # what only S2D has is new, and nothing else
+        shared_parts = ("embeddings.cls_", "embeddings.p", "layers.", "layernorm.")
+        wrong += [f"{name}: missing" for name in own if name.startswith(shared_parts) and name not in state]
         if wrong:
             raise ValueError(f"{pretrained_model_name_or_path} does not fit the configuration:\n" + "\n".join(wrong))
         base.load_state_dict(state, strict=False)
@@ -1139,32 +1150,41 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: S2DC
 
     Args:
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`).
-        labels (`torch.Tensor`): Class indices `(batch_size,)`, for cross-entropy; or `(batch_size, num_labels)`: class
-            probabilities, as mixup and label smoothing give them, for cross-entropy with soft targets, and with
-            `config.problem_type="multi_label_classification"` 0 and 1 for binary cross-entropy. With
-            `config.problem_type="regression"`, targets of the shape of the logits for the mean squared error.
+        labels (`torch.Tensor`): With `config.problem_type="single_label_classification"` class indices
+            `(batch_size,)` or class probabilities `(batch_size, num_labels)`, as mixup and label smoothing give them,
+            for cross-entropy; with `"multi_label_classification"` 0 and 1 for every class, `(batch_size, num_labels)`,
+            for binary cross-entropy; with `"regression"` targets of the logits' shape for the mean squared error.
+
+            With `None`, as in all of transformers: regression if there is one label, else class indices if the labels
+            are integers `(batch_size,)`, and 0 and 1 for every class if they aren't.
 
     Raises:
         ValueError: if the labels' shape fits none of these.
     """
     labels = labels.to(logits.device)
     logits = logits.float()
-    if config.problem_type in ("multi_label_classification", "regression"):
-        if labels.shape != logits.shape and not (config.problem_type == "regression" and config.num_labels == 1):
-            raise ValueError(
-                f"`labels` must have the shape of the logits, {tuple(logits.shape)}, for a "
-                f"{config.problem_type} model, got {tuple(labels.shape)}."
-            )
-        if config.problem_type == "regression":
-            return nn.functional.mse_loss(logits, labels.view_as(logits).float())
+    problem_type = config.problem_type
+    if problem_type is None:
+        are_indices = labels.ndim == 1 and not labels.is_floating_point()
+        problem_type = "single_label_classification" if are_indices else "multi_label_classification"
+        if config.num_labels == 1:
+            problem_type = "regression"
+    if problem_type == "regression" and labels.numel() == logits.numel():
+        return nn.functional.mse_loss(logits, labels.view_as(logits).float())
+    if problem_type == "multi_label_classification" and labels.shape == logits.shape:
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
-    if labels.ndim == 1 and not labels.is_floating_point() and labels.shape[0] == logits.shape[0]:
-        return nn.functional.cross_entropy(logits, labels.long())
-    if labels.shape == logits.shape and labels.is_floating_point():
-        return nn.functional.cross_entropy(logits, labels.float())
+    if problem_type == "single_label_classification":
+        if labels.ndim == 1 and not labels.is_floating_point() and labels.shape[0] == logits.shape[0]:
+            return nn.functional.cross_entropy(logits, labels.long())
+        if labels.shape == logits.shape and labels.is_floating_point():
+            return nn.functional.cross_entropy(logits, labels.float())
+        raise ValueError(
+            f"`labels` must be class indices ({logits.shape[0]},) or floating-point class probabilities "
+            f"{tuple(logits.shape)}, got {labels.dtype} of shape {tuple(labels.shape)}."
+        )
     raise ValueError(
-        f"`labels` must be class indices ({logits.shape[0]},) or floating-point class probabilities "
-        f"{tuple(logits.shape)}, got {labels.dtype} of shape {tuple(labels.shape)}."
+        f"`labels` must have the shape of the logits, {tuple(logits.shape)}, for a {problem_type} model, got "
+        f"{tuple(labels.shape)}."
     )
 
 

@@ -10,9 +10,10 @@ from transformers import (
     ViTMAEForPreTraining,
     ViTModel,
 )
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification, S2DModel
+from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification, S2DModel, modeling_s2d
 from s2d_hf.modeling_s2d import classification_loss
 
 from .reference import reference_logits
@@ -305,12 +306,31 @@ def test_order_of_frames_matters_only_with_temporal_modules(tiny_video_model, ti
 # --- losses
 
 
+def test_a_vits_blocks_must_be_there(tmp_path, monkeypatch):
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    vit = ViTModel(ViTConfig(**sizes, num_hidden_layers=3), add_pooling_layer=False)
+    vit.save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"does not fit the configuration:\nlayers\.3\.layernorm_before\.weight: missing"
+    ):
+        S2DForImageClassification.from_vit_pretrained(str(tmp_path), num_hidden_layers=4, num_labels=5)
+    with pytest.raises(ValueError, match=r"layers\.0\.attention\.qkv\.bias: \(96,\), expected no such weight"):
+        S2DForImageClassification.from_vit_pretrained(str(tmp_path), qkv_bias=False, num_labels=5)
+    warnings: list[str] = []
+    monkeypatch.setattr(modeling_s2d.logger, "warning", warnings.append)
+    model = S2DForImageClassification.from_vit_pretrained(str(tmp_path), num_hidden_layers=2, num_labels=5)
+    assert torch.equal(model.s2d.layers[1].mlp.fc1.weight, vit.layers[1].mlp.fc1.weight)
+    assert warnings == [f"Of the 3 blocks of {tmp_path} the first 2 are used, as `num_hidden_layers` says."]
+
+
 def test_losses_equal_their_definitions():
     logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     log_probs = logits - logits.exp().sum(-1, keepdim=True).log()
     index = torch.tensor([0, 4, 2, 2])
     soft = torch.rand(4, 5, generator=torch.Generator().manual_seed(1)).softmax(-1)
-    single, multi = S2DConfig(num_labels=5), S2DConfig(num_labels=5, problem_type="multi_label_classification")
+    single, multi = (
+        S2DConfig(num_labels=5, problem_type=f"{kind}_label_classification") for kind in ("single", "multi")
+    )
     torch.testing.assert_close(classification_loss(logits, index, single), -log_probs[range(4), index].mean())
     torch.testing.assert_close(classification_loss(logits, soft, single), -(soft * log_probs).sum(-1).mean())
     several = (soft > 0.2).float()
@@ -323,12 +343,46 @@ def test_losses_equal_their_definitions():
     )
 
 
+@pytest.mark.parametrize("num_labels", [1, 5])
+@pytest.mark.parametrize("problem_type", [None, "regression", "single_label", "multi_label"])
+@pytest.mark.parametrize("kind", ["indices", "zeros and ones", "integers of the logits' shape"])
+def test_losses_are_those_of_transformers(num_labels, problem_type, kind):
+    """Also where `problem_type` is not given."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, num_labels, generator=generator)
+    labels = torch.randint(num_labels, (4,), generator=generator)
+    if kind != "indices":
+        labels = torch.nn.functional.one_hot(labels, num_labels)
+        labels = labels.float() if kind == "zeros and ones" else labels
+    if problem_type == "single_label" and num_labels == 1:
+        pytest.skip("transformers knows no such configuration")
+    if problem_type in ("single_label", "multi_label"):
+        problem_type += "_classification"
+    config = S2DConfig(num_labels=num_labels, problem_type=problem_type)
+    try:
+        expected = ForSequenceClassificationLoss(labels, logits, copy.deepcopy(config))
+    except (RuntimeError, ValueError):  # it doesn't take such labels
+        return
+    if kind == "zeros and ones" and problem_type is None and num_labels > 1:
+        assert expected > 0.6  # binary cross-entropy, and not that of class probabilities
+    torch.testing.assert_close(classification_loss(logits, labels, config), expected)
+
+
 @pytest.mark.parametrize(
-    "labels", [torch.zeros(3, dtype=torch.long), torch.zeros(4, 4), torch.zeros(4, 5, dtype=torch.long)]
+    ("labels", "problem_type", "message"),
+    [
+        (torch.zeros(3, dtype=torch.long), None, "must be class indices"),
+        (torch.zeros(4, 4), None, r"the shape of the logits, \(4, 5\), for a multi_label_classification model"),
+        (torch.zeros(4), None, r"the shape of the logits, \(4, 5\)"),
+        (torch.zeros(4, 4), "single_label_classification", "must be class indices"),
+        (torch.zeros(4, 5, dtype=torch.long), "single_label_classification", "must be class indices"),
+        (torch.zeros(4), "regression", r"the shape of the logits, \(4, 5\), for a regression model"),
+        (torch.zeros(4, dtype=torch.long), "multi_label_classification", r"the shape of the logits, \(4, 5\)"),
+    ],
 )
-def test_labels_of_a_wrong_shape_are_refused(labels):
-    with pytest.raises(ValueError, match="`labels` must be class indices"):
-        classification_loss(torch.zeros(4, 5), labels, S2DConfig(num_labels=5))
+def test_labels_of_a_wrong_shape_are_refused(labels, problem_type, message):
+    with pytest.raises(ValueError, match=f"`labels` must .*{message.removeprefix('must ')}"):
+        classification_loss(torch.zeros(4, 5), labels, S2DConfig(num_labels=5, problem_type=problem_type))
 
 
 # --- other sizes

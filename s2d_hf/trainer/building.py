@@ -34,6 +34,7 @@ from ..model_sources import find_model, is_checkpoint
 from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from ..video_processing_s2d import S2DVideoProcessor
 from .recipes import DataArguments, ModelArguments, StageArguments
+from .starting_weights import check_start, refuse_new_weights
 
 logger = logging.get_logger(__name__)
 
@@ -257,11 +258,13 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     The model of a stage with its weights at the start; in the dynamic stage frozen as the paper does, unless
     `freeze_backbone` is off.
 
-    Where the start is an S2D model of other labels, the classifier is new.
+    Where the start is an S2D model of other labels, the classifier is new. A warning lists other weights that don't
+    fit or are missing.
 
     Raises:
-        ValueError: if `config_overrides` has unknown fields, the dynamic stage has no model to start from, or the
-            model wants landmarks and there is no encoder, or one of other features.
+        ValueError: if there is a single label, `config_overrides` has unknown fields, the dynamic stage has no model
+            to start from, the model wants landmarks and there is no encoder, or one of other features, or weights
+            would be random and frozen.
     """
     arguments = stage.model
     start = find_start(arguments)
@@ -270,7 +273,10 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     if unknown:
         raise ValueError(f"`config_overrides` has fields that S2DConfig doesn't: {', '.join(unknown)}.")
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    names["problem_type"] = "single_label_classification"
     is_video = stage.name == "dynamic"
+    if len(labels) < 2:
+        raise ValueError(f"The training data have a single label, {labels[0]}: there is nothing to tell apart.")
     if is_video and start is None:
         raise ValueError("`model_name_or_path` is missing: the dynamic stage starts from an image model.")
     if not is_video:
@@ -296,7 +302,9 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
         if is_video:
             overrides.setdefault("temporal_adapters", True)
         with _no_load_report():
-            model = model_class.from_pretrained(start, **names, **overrides, **attention, ignore_mismatched_sizes=True)
+            model, info = model_class.from_pretrained(
+                start, **names, **overrides, **attention, ignore_mismatched_sizes=True, output_loading_info=True
+            )
         old_labels = label_names(start_config)
         if old_labels != tuple(labels):
             was_trained = f"{arguments.model_name_or_path} was trained for {', '.join(old_labels)}"
@@ -307,6 +315,23 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     _check_landmarks(model.config, encoder)
     if is_video and arguments.freeze_backbone:
         model.freeze_for_video_tuning()
+    if is_s2d:
+        check_start(model, info, arguments.model_name_or_path, start_config)
+    return model
+
+
+def load_for_evaluation(stage: StageArguments) -> PreTrainedModel:
+    """
+    The model at `model_name_or_path`, as it is.
+
+    Raises:
+        ValueError: if it lacks weights.
+    """
+    start = find_start(stage.model, needs_labels=True)
+    model_class = S2DForImageClassification if stage.name == "static" else S2DForVideoClassification
+    with _no_load_report():
+        model, info = model_class.from_pretrained(start, output_loading_info=True)
+    refuse_new_weights(info, stage.model.model_name_or_path)
     return model
 
 
@@ -346,7 +371,7 @@ def _check_landmarks(config: S2DConfig, encoder: LandmarkEncoder | None) -> None
 
 @contextmanager
 def _no_load_report() -> Iterator[None]:
-    """Hides transformers' list of weights that are missing: those of the temporal adapters always are."""
+    """Hides transformers' list of weights that are missing, of which `starting_weights.py` tells what matters."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -361,6 +386,7 @@ __all__ = [
     "build_processors",
     "find_start",
     "label_names",
+    "load_for_evaluation",
     "load_landmark_encoder",
     "load_samples",
     "load_stage_samples",

@@ -78,7 +78,7 @@ def _results(stage: StageArguments, metrics: dict[str, Any]) -> list[EvalResult]
             task_type=task,
             task_name=task_name,
             dataset_type="other",
-            dataset_name=metrics["data"],
+            dataset_name=metrics["test_data"],
             metric_type=metric_type,
             metric_name=metric_name,
             metric_value=round(metrics["test"][key], 4),
@@ -120,8 +120,8 @@ def _evaluation(kind: str, metrics: dict[str, Any]) -> str:
     rows = [(name, metrics[key]) for key, name in compared.items() if key in metrics]
     table = "\n".join(f"| {name} | {100 * scores['uar']:.2f} | {100 * scores['war']:.2f} |" for name, scores in rows)
     return (
-        f"Measured on {metrics['samples']['test']:,} {kind}s of {metrics['data']} at the end of this one training "
-        f"(seed {metrics['seed']}); in percent.\n\n| | UAR | WAR |\n| --- | ---: | ---: |\n{table}\n\n"
+        f"Measured on {metrics['samples']['test']:,} {kind}s of {metrics['test_data']} at the end of this one "
+        f"training (seed {metrics['seed']}); in percent.\n\n| | UAR | WAR |\n| --- | ---: | ---: |\n{table}\n\n"
         "![Confusion matrix](confusion_matrix.png)"
     )
 

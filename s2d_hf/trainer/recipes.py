@@ -161,8 +161,6 @@ class DataArguments:
                 raise ValueError("`benchmark` stands for `train_data` and `test_data`: give one or the other.")
         if self.validate_on_test and self.validation_data is not None:
             raise ValueError("`validate_on_test` stands for `validation_data`: give one or the other.")
-        if self.keep_in_memory and self.sampling == "windows":
-            raise ValueError("`keep_in_memory` keeps the same frames of a video: it needs `sampling: even`.")
 
 
 @dataclass
@@ -315,6 +313,9 @@ def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
         _check_no_run_fields(stage, [*sections[stage], *typed[stage]])
         _, *arguments = parser.parse([*_as_arguments(values), *sections[stage], *typed[""], *typed[stage]])
         stages.append(StageArguments(stage, *arguments))
+        data = stages[-1].data
+        if stage == "dynamic" and data.keep_in_memory and data.sampling == "windows":
+            raise ValueError("`keep_in_memory` keeps the same frames of a video: it needs `sampling: even`.")
         if stage != run.stage:
             training = stages[-1].training
             training.output_dir = str(output_dir / stage)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +18,14 @@ from ..data.synthetic_faces import SYNTHETIC_LABELS, read_still_points, write_sy
 from ..image_processing_s2d import S2DImageProcessor
 from ..landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder
 from ..metrics import ClassificationReport, classification_report, compute_metrics_fn, plot_confusion_matrix
-from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
+from ..modeling_s2d import S2DForVideoClassification
 from .building import (
     build_dataset,
     build_model,
     build_processors,
     find_start,
     label_names,
+    load_for_evaluation,
     load_landmark_encoder,
     load_stage_samples,
     stage_kind,
@@ -38,6 +40,7 @@ from .trainer import S2DTrainer
 METRICS_NAME = "metrics.json"
 SYNTHETIC_DATA_NAME = "synthetic talking faces (drawn, no real faces)"
 _SYNTHETIC_ARGUMENTS_NAME = "arguments.json"
+_PARTS = ("train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev")
 
 
 @dataclass
@@ -169,8 +172,7 @@ def evaluate_stage(stage: StageArguments, recipe_name: str = "training") -> Stag
     if "test" not in samples:
         raise ValueError("`test_data` is missing: there is nothing to evaluate on.")
     labels = samples["test"].labels
-    model_class = S2DForImageClassification if stage.name == "static" else S2DForVideoClassification
-    model = model_class.from_pretrained(find_start(stage.model, needs_labels=True))
+    model = load_for_evaluation(stage)
     own_labels = label_names(model.config)
     if own_labels != tuple(labels):
         raise ValueError(
@@ -228,11 +230,13 @@ def _describe_run(
         }
         name = data.data_name or data.benchmark
     else:
-        fold, name = {}, data.data_name or _short_name(data.train_data or data.test_data)
+        fold, name = {}, data.data_name or name_data(data.train_data or data.test_data)
+    test_name = name if data.test_data is None else data.data_name or name_data(data.test_data)
     return fold | {
         "stage": stage.name,
         "recipe": recipe_name,
         "data": name,
+        "test_data": test_name,
         "seed": stage.training.seed,
         "samples": {name: len(part) for name, part in samples.items()},
         "left_out": {name: list(broken) for name, broken in left_out.items()},
@@ -265,8 +269,20 @@ def format_table(rows: list[tuple[str, float, float]]) -> str:
     return "\n".join(lines)
 
 
+def name_data(source: str) -> str:
+    """
+    What a data set is called: one of the Hub by its name there, a folder or table by its own name, or, where that only
+    says which part it is (`train`, `test.csv`), by that of the folder above it.
+    """
+    if not (os.path.exists(source) or os.path.isabs(source) or source.startswith(".") or source.count("/") > 1):
+        return source
+    path = Path(os.path.abspath(source))
+    name = path.name if path.is_dir() else path.stem
+    return path.parent.name if name.lower() in _PARTS and path.parent.name else name
+
+
 def _short_name(source: str) -> str:
-    """A Hub dataset by its name, and a path without what is above its folder."""
+    """A Hub model by its name, and a path without what is above its folder."""
     return "/".join(Path(source).parts[-2:])
 
 
@@ -420,4 +436,4 @@ def _say(text: str) -> None:
     PartialState().print(text, flush=True)
 
 
-__all__ = ["StageResult", "chance_scores", "evaluate_stage", "format_table", "run_recipe", "run_stage"]
+__all__ = ["StageResult", "chance_scores", "evaluate_stage", "format_table", "name_data", "run_recipe", "run_stage"]

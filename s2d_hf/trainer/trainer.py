@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..data import RandomErasing, mixup_cutmix
 from ..image_processing_s2d import S2DImageProcessor
@@ -28,6 +28,7 @@ from .checkpoints import check_checkpoint, find_fault_of_weights, find_last_chec
 from .finite import FiniteCallback, check_batch, check_weights
 from .parameter_groups import decay_by_layer
 from .samplers import ClassBalancedSampler, EpochCallback
+from .starting_weights import check_resumed
 from .weight_average import WeightAverage
 
 logger = logging.get_logger(__name__)
@@ -129,6 +130,9 @@ class S2DTrainer(Trainer):
             raise ValueError("`processing_class` is missing: pass the model's video or image processor.")
         if self.model.config.prompt_type != "none" and processor.landmark_encoder is None:
             raise ValueError("The model is guided by landmarks, and `processing_class` has no landmark encoder.")
+        if self.model.config.problem_type is None and self.model.config.num_labels > 1:
+            # labels are class indices, and become class probabilities where they are mixed or smoothed
+            self.model.config.problem_type = "single_label_classification"
         if self.args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "`ema_decay` needs whole weights in every process: it can't be used with FSDP or DeepSpeed."
@@ -451,6 +455,9 @@ class S2DTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        weights = os.path.join(resume_from_checkpoint, SAFE_WEIGHTS_NAME)
+        if os.path.isfile(weights):
+            check_resumed(self.model, weights)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.anchors is not None:
             self.anchors.load_state_dict(load_file(os.path.join(resume_from_checkpoint, ANCHORS_NAME)))

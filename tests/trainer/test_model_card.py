@@ -16,7 +16,7 @@ from tests.small_models import TINY
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("calm", "loud", "never seen")
 METRICS = {
-    "recipe": "faces", "data": "archive/train.csv", "seed": 3, "samples": {"train": 1200, "test": 40},
+    "recipe": "faces", "data": "studio", "test_data": "street", "seed": 3, "samples": {"train": 1200, "test": 40},
     "parameters": {"total": 2000, "tunable": 150}, "train": {"epoch": 2.0, "train_loss": 1.0, "train_runtime": 4210.0},
     "provenance": {
         "date": "2025-03-04", "s2d_hf": "0.1.0", "python": "3.12.1", "torch": "2.11.0", "transformers": "5.17.0",
@@ -57,6 +57,9 @@ def test_draft_has_the_sections_and_lacks_only_what_people_must_write(tmp_path, 
     lacking = "\n".join(problem.text for problem in problems)
     for part in ("`license`", "`datasets`", "under which licence", "faces and recordings", "Of the data"):
         assert part in lacking
+    assert f"1,200 {medium}s of studio." in text and f"Measured on 40 {medium}s of street " in text
+    (result,) = ModelCard(text).data.eval_results[:1]
+    assert result.dataset_name == "street"
     # the numbers, hardware and settings need nobody
     assert len(problems) == 6
     assert f"Recognises 3 facial expressions in a {medium} of one face" in text
@@ -67,7 +70,7 @@ def test_draft_tells_what_was_measured(tmp_path):
     text, _ = write_card(tmp_path, "dynamic", METRICS, "--hub_model_id", "me/faces", "--learning_rate", "0.25")
     results = {result.metric_name: result for result in ModelCard(text).data.eval_results}
     assert results["UAR"].metric_value == 0.6123 and results["UAR"].metric_args == {"average": "macro"}
-    assert results["WAR"].metric_value == 0.7 and results["WAR"].dataset_name == "archive/train.csv"
+    assert results["WAR"].metric_value == 0.7 and results["WAR"].dataset_name == "street"
     table = [line for line in text.splitlines() if re.match(r"\| (calm|loud|never seen|this model|chance) \|", line)]
     assert table == [
         "| chance | 50.00 | 75.00 |", "| this model | 61.23 | 70.00 |",
@@ -75,7 +78,7 @@ def test_draft_tells_what_was_measured(tmp_path):
     ]  # fmt: skip
     for part in (
         "# faces\n", 'model="me/faces"', "| 2 | never seen |", "150 of 2,000 parameters were trained (7.5 %)",
-        "seed 3", "| `learning_rate` | 0.25 |", "1,200 videos of archive/train.csv", "A card, 2 processes",
+        "seed 3", "| `learning_rate` | 0.25 |", "1,200 videos of studio", "A card, 2 processes",
         "2025-03-04, 1 h 10 min", "torch 2.11.0", "Carbon was not measured", "looks at 4 frames",
         "![Confusion matrix](confusion_matrix.png)",
     ):  # fmt: skip

@@ -97,6 +97,14 @@ def test_mistakes_are_named(text, arguments, message, tmp_path):
         read_recipe([write_recipe(tmp_path, text), "--use_cpu", *arguments], default=DEFAULT)
 
 
+def test_pictures_may_be_kept_in_memory(tmp_path):
+    """The frames of a video, only where they are the same each time."""
+    recipe = write_recipe(tmp_path, "keep_in_memory: true\nstage: static")
+    assert read_recipe([recipe, "--use_cpu"], default=DEFAULT).stages[0].data.keep_in_memory
+    with pytest.raises(ValueError, match="sampling: even"):
+        read_recipe([recipe, "--use_cpu", "--stage", "dynamic"], default=DEFAULT)
+
+
 def test_missing_recipe_is_named():
     with pytest.raises(FileNotFoundError, match=r"no recipe nowhere\.yaml"):
         read_recipe(["nowhere.yaml"], default=DEFAULT)

@@ -18,7 +18,7 @@ from s2d_hf.data import from_class_folders
 from s2d_hf.data.synthetic_faces import SYNTHETIC_LABELS
 from s2d_hf.metrics import classification_report
 from s2d_hf.trainer.recipes import read_recipe
-from s2d_hf.trainer.stages import chance_scores, format_table, run_recipe
+from s2d_hf.trainer.stages import chance_scores, format_table, name_data, run_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -179,3 +179,22 @@ def test_two_processes_run_all_stages(tmp_path):
     assert metrics["provenance"]["processes"] == 2
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 14  # each video once
     assert S2DForVideoClassification.from_pretrained(tmp_path / "dynamic").config.num_labels == 7
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("faces/train", "faces"), ("faces/test.csv", "faces"), ("mine.csv", "mine"), ("faces/mine.jsonl", "mine"),
+        ("./faces", "faces"), ("faces/Train/", "faces"), ("train.csv", "WHERE IT LIES"), ("me/faces", "me/faces"),
+        ("faces", "faces"),
+    ],
+)  # fmt: skip
+def test_data_are_called_by_their_name_and_not_by_their_path(source, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if source != "me/faces":  # which is on the Hub
+        path = tmp_path / source
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch() if path.suffix else path.mkdir()
+    assert name_data(source) == name.replace("WHERE IT LIES", tmp_path.name)
+    if source != "me/faces":
+        assert name_data(str(tmp_path / source)) == name.replace("WHERE IT LIES", tmp_path.name)
