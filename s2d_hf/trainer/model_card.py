@@ -114,6 +114,8 @@ def _evaluation(kind: str, metrics: dict[str, Any]) -> str:
         return "It has not been evaluated: to be written."
     compared = {
         "chance": "chance",
+        "landmark_points": "logistic regression on landmark points",
+        "landmark_features": "logistic regression on landmark features",
         "image_model_averaged": "image model, averaged over frames",
         "test": "this model",
     }

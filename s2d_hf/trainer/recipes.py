@@ -201,6 +201,13 @@ class RunArguments:
         default=False,
         metadata={"help": "Evaluate the image model, averaged over the frames, beside the video model."},
     )
+    compare_landmarks: bool = field(
+        default=False,
+        metadata={
+            "help": "Evaluate logistic regressions on the landmark features and on the 68 points beside the models: "
+            "what the landmark encoder tells alone."
+        },
+    )
 
     def __post_init__(self):
         self.synthetic_data = _as_mapping("synthetic_data", self.synthetic_data)

@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
+from ..configuration_s2d import S2DConfig
 from ..data import CachedClips, ClipCollator, ClipDataset, LabelledSamples
 from ..data.synthetic_faces import SYNTHETIC_LABELS, read_still_points, write_synthetic_dataset
 from ..image_processing_s2d import S2DImageProcessor
@@ -33,6 +34,7 @@ from .building import (
 from .checkpoints import check_checkpoint, find_last_checkpoint
 from .landmark_training import LandmarkPointsDataset, train_landmark_encoder
 from .model_card import write_model_card
+from .probes import probe_landmarks
 from .provenance import provenance
 from .recipes import LANDMARK_STAGE, Recipe, RunArguments, StageArguments
 from .trainer import S2DTrainer
@@ -40,6 +42,7 @@ from .trainer import S2DTrainer
 METRICS_NAME = "metrics.json"
 SYNTHETIC_DATA_NAME = "synthetic talking faces (drawn, no real faces)"
 _SYNTHETIC_ARGUMENTS_NAME = "arguments.json"
+_PROBES = {"landmark points": "landmark_points", "landmark features": "landmark_features"}
 _PARTS = ("train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev")
 
 
@@ -87,7 +90,8 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
         if run.evaluate_only:
             results.append(evaluate_stage(stage, recipe.name))
         else:
-            results.append(run_stage(stage, recipe.name, compare_image_model=run.compare_image_model))
+            comparisons = {"compare_image_model": run.compare_image_model, "compare_landmarks": run.compare_landmarks}
+            results.append(run_stage(stage, recipe.name, **comparisons))
     rows = _table_rows(results)
     if rows:
         _say("\n" + format_table(rows))
@@ -99,7 +103,12 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
     return results
 
 
-def run_stage(stage: StageArguments, recipe_name: str = "training", compare_image_model: bool = False) -> StageResult:
+def run_stage(
+    stage: StageArguments,
+    recipe_name: str = "training",
+    compare_image_model: bool = False,
+    compare_landmarks: bool = False,
+) -> StageResult:
     """
     Trains and evaluates the model of one stage, `static` or `dynamic`; see [`run_recipe`].
 
@@ -108,6 +117,8 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
         recipe_name (`str`): For the metrics and the model card.
         compare_image_model (`bool`): In the dynamic stage, also evaluate the image model where it starts, averaged
             over the frames.
+        compare_landmarks (`bool`): Also evaluate logistic regressions on landmark features and points; see
+            [`~s2d_hf.trainer.probes.probe_landmarks`].
     """
     training = stage.training
     folder = Path(training.output_dir)
@@ -143,6 +154,8 @@ def run_stage(stage: StageArguments, recipe_name: str = "training", compare_imag
             averaged = _predict_with_image_model(stage, processors, datasets["test"], labels)
             if averaged is not None:
                 metrics["image_model_averaged"] = averaged.to_dict()
+        if compare_landmarks:
+            metrics |= _predict_from_landmarks(stage, samples, model.config, processors)
     trainer.save_model(_internal_call=True)  # pushed below, when everything is there
     if trainer.is_world_process_zero():
         for processor in processors.values():
@@ -295,6 +308,8 @@ def _table_rows(results: list[StageResult]) -> list[tuple[str, float, float]]:
         is_video = result.name == "dynamic"
         names = {
             "chance": f"chance ({'videos' if is_video else 'images'})",
+            "landmark_points": f"logistic regression on landmark points ({'videos' if is_video else 'images'})",
+            "landmark_features": f"logistic regression on landmark features ({'videos' if is_video else 'images'})",
             "image_model_averaged": "image model, averaged over frames",
             "test": "video model" if is_video else "image model, on images",
         }
@@ -336,6 +351,29 @@ def _predict_with_image_model(
     if model.config.temporal_adapters or label_names(model.config) != tuple(labels):
         return None
     return _predict(_build_trainer(_for_evaluation(stage), model, processors, {}), dataset, labels)
+
+
+def _predict_from_landmarks(
+    stage: StageArguments, samples: dict[str, LabelledSamples], config: S2DConfig, processors: dict[str, Any]
+) -> dict[str, Any]:
+    """What logistic regressions on landmarks give, by names for the metrics; the main process computes them."""
+    processor = processors[stage_kind(stage)]
+    if processor.landmark_encoder is None:
+        raise ValueError("`compare_landmarks` needs a `landmark_encoder`, and this model has none.")
+    stage = copy.copy(stage)
+    stage.data = copy.copy(stage.data)
+    stage.data.cache_dir, stage.data.keep_in_memory = None, False
+    reports = {}
+    if PartialState().is_main_process:
+        # one view of each, and no augmentation
+        datasets = {
+            name: build_dataset(samples[name], "validation", stage, config, processor) for name in ("train", "test")
+        }
+        reports = probe_landmarks(
+            datasets["train"], datasets["test"], processor, stage.training.device, _shows_progress(stage)
+        )
+    PartialState().wait_for_everyone()
+    return {_PROBES[name]: report.to_dict() for name, report in reports.items()}
 
 
 def _for_evaluation(stage: StageArguments) -> StageArguments:
