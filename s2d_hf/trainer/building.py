@@ -190,6 +190,9 @@ def _build_augmentation(data: DataArguments, config: S2DConfig) -> ClipAugmentat
         scale=crop_scale,
         ratio=tuple(data.crop_ratio),
         flip_probability=data.flip_probability,
+        fill=tuple(data.augmentation_fill),
+        order=data.augmentation_order,
+        interpolation=data.augmentation_interpolation,
     )
 
 
