@@ -64,11 +64,26 @@ def find_last_checkpoint(output_dir: str | os.PathLike) -> str | None:
     return None
 
 
-def _average_views(outputs: S2DClassifierOutput, num_views: int) -> S2DClassifierOutput:
-    """The outputs of `batch_size * num_views` clips to one for each video."""
-    scores = outputs.logits.float().softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
-    features = outputs.pooler_output.unflatten(0, (-1, num_views)).mean(dim=1)
-    return S2DClassifierOutput(logits=scores.log(), pooler_output=features)
+def _distinct_views(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Which views `(batch_size, num_views, ...)` of videos are not the same picture as an earlier one of their video, a
+    mask `(batch_size, num_views)`; and for every view the index of the one like it among those that the mask selects.
+    """
+    numbers = torch.arange(frames.shape[1], device=frames.device)
+    first_like_it = numbers.repeat(len(frames), 1)
+    for view in range(1, len(numbers)):
+        for earlier in reversed(range(view)):
+            is_same = (frames[:, view] == frames[:, earlier]).flatten(1).all(dim=1)
+            first_like_it[is_same, view] = earlier
+    is_distinct = first_like_it == numbers
+    places = is_distinct.flatten().cumsum(dim=0).view_as(is_distinct) - 1
+    return is_distinct, places.gather(1, first_like_it)
+
+
+def _average_views(outputs: S2DClassifierOutput, views: torch.Tensor) -> S2DClassifierOutput:
+    """The outputs of clips to one for each video; `views` `(batch_size, num_views)` are the indices of its clips."""
+    scores = outputs.logits.float().softmax(dim=-1)[views].mean(dim=1)
+    return S2DClassifierOutput(logits=scores.log(), pooler_output=outputs.pooler_output[views].mean(dim=1))
 
 
 class _TrainingHooks(TrainerCallback):
@@ -108,7 +123,8 @@ class S2DTrainer(Trainer):
     the same. They are used instead, in training only where nothing is erased or mixed.
 
     In evaluation `frames` may have several views of each video, `(batch_size, num_views, num_frames, 3, height,
-    width)`: the softmax scores of the views are averaged, and the logarithm of the mean stands for the logits.
+    width)`: the softmax scores of the views are averaged, and the logarithm of the mean stands for the logits. Views
+    of a video that are the same picture are computed once.
 
     The loss is the cross-entropy with (soft) labels plus, with `anchor_distillation`, the weighted loss of the emotion
     anchors. In distributed training, an update of the anchors gathers the batch of all processes; the anchors stand in
@@ -301,10 +317,11 @@ class S2DTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Task loss and, in training, anchor loss of a batch; see [`~transformers.Trainer.compute_loss`]."""
         frames, labels, features = inputs["frames"], inputs["labels"], inputs.get("landmark_features")
-        num_views = frames.shape[1] if frames.ndim == 6 else None
-        if num_views is not None:
-            frames = frames.flatten(0, 1)
-            features = None if features is None else features.flatten(0, 1)
+        views = None
+        if frames.ndim == 6:
+            is_distinct, views = _distinct_views(frames)
+            frames = frames[is_distinct]
+            features = None if features is None else features[is_distinct]
         pixels = self.prepare_pixels(frames)
         targets = labels
         if model.training:
@@ -312,8 +329,8 @@ class S2DTrainer(Trainer):
                 self._refuse_changes_of_pixels()
             pixels, targets = self._erase_and_mix(pixels, labels)
         outputs = model(**self.model_inputs(pixels, features))
-        if num_views is not None:
-            outputs = _average_views(outputs, num_views)
+        if views is not None:
+            outputs = _average_views(outputs, views)
         loss = classification_loss(outputs.logits, targets, self.model.config)
         if model.training and self.anchors is not None:
             weight = self.anchor_schedule.weight(self._epoch(), self.args.num_train_epochs)
