@@ -103,10 +103,12 @@ class _TrainingHooks(TrainerCallback):
         self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
         self.trainer._micro_step = 0
+        self.trainer._anchor_batches.clear()
 
     def on_step_end(self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.trainer.weight_average is not None:
             self.trainer.weight_average.update(self.trainer.model, state.global_step)
+        self.trainer._update_anchors_after_step()
 
 
 class S2DTrainer(Trainer):
@@ -115,9 +117,9 @@ class S2DTrainer(Trainer):
 
     Batches are those of [`ClipCollator`]: `frames`, uint8 pixels `(batch_size, num_frames, 3, height, width)` or for
     images `(batch_size, 3, height, width)`, already augmented and of the model's size; `labels` `(batch_size,)`; and,
-    for the emotion anchors, `clean_frames` without augmentation. The trainer normalises the pixels, erases boxes,
-    mixes the batch (mixup and cutmix), and computes the landmark features from the result, all on the training device,
-    with the processor that is handed over as `processing_class`.
+    for emotion anchors with `anchor_update="before"`, `clean_frames` without augmentation. The trainer normalises the
+    pixels, erases boxes, mixes the batch (mixup and cutmix), and computes the landmark features from the result, all
+    on the training device, with the processor that is handed over as `processing_class`.
 
     Batches of [`CachedClips`] have `landmark_features` of `frames` already, and of `clean_frames`, which must then be
     the same. They are used instead, in training only where nothing is erased or mixed.
@@ -170,6 +172,8 @@ class S2DTrainer(Trainer):
         self.weight_average: WeightAverage | None = None
         self._writes_checkpoint = False
         self._micro_step = 0
+        # of the step, to enter the anchors after it, each with the generator of its erasing
+        self._anchor_batches: list[tuple[dict[str, Any], torch.Generator]] = []
         # first, since other callbacks may evaluate or save
         self.callback_handler.callbacks[:0] = [EpochCallback(), _TrainingHooks(self)]
         self.anchors, self.anchor_schedule = None, None
@@ -339,12 +343,15 @@ class S2DTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
-        """One batch; in chosen epochs its un-augmented view enters the anchors first."""
+        """One batch; in chosen epochs it enters the anchors, before the step or after it (`anchor_update`)."""
         if self.anchors is not None and self.anchor_schedule.is_update_epoch(
             int(self._epoch() + 1e-6), self.args.num_train_epochs
         ):
             inputs = self._prepare_inputs(inputs)
-            self._update_anchors(model, inputs)
+            if self.args.anchor_update == "before":
+                self._update_anchors(model, inputs)
+            else:
+                self._anchor_batches.append((inputs, self._batch_generator()))
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._micro_step += 1
         return loss
@@ -366,8 +373,7 @@ class S2DTrainer(Trainer):
 
     def _erase_and_mix(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         generator = self._batch_generator()
-        if self.erasing.p > 0:
-            pixels = torch.stack([self.erasing(clip, generator) for clip in pixels])
+        pixels = self._erase(pixels, generator)
         smoothing = self.args.label_smoothing_factor
         if not (self.args.mixup_alpha or self.args.cutmix_alpha or smoothing):
             return pixels, labels
@@ -382,7 +388,11 @@ class S2DTrainer(Trainer):
             generator=generator,
         )
 
-    @torch.no_grad()
+    def _erase(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if self.erasing.p == 0:
+            return pixels
+        return torch.stack([self.erasing(clip, generator) for clip in pixels])
+
     def _update_anchors(self, model: nn.Module, inputs: dict[str, Any]) -> None:
         if "clean_frames" not in inputs:
             raise ValueError(
@@ -395,10 +405,23 @@ class S2DTrainer(Trainer):
             )
         was_training = model.training
         model.eval()
-        with self.compute_loss_context_manager():
-            outputs = model(**self.model_inputs(self.prepare_pixels(inputs["clean_frames"]), features))
+        self._enter_anchors(model, self.prepare_pixels(inputs["clean_frames"]), features, inputs["labels"])
         model.train(was_training)
-        batch = (outputs.pooler_output.float(), outputs.logits.float(), inputs["labels"])
+
+    def _update_anchors_after_step(self) -> None:
+        """The clips as the step had them, erased but not mixed, by the model as the step left it."""
+        for inputs, generator in self._anchor_batches:
+            pixels = self._erase(self.prepare_pixels(inputs["frames"]), generator)
+            self._enter_anchors(self.model_wrapped, pixels, inputs.get("landmark_features"), inputs["labels"])
+        self._anchor_batches.clear()
+
+    @torch.no_grad()
+    def _enter_anchors(
+        self, model: nn.Module, pixels: torch.Tensor, features: torch.Tensor | None, labels: torch.Tensor
+    ) -> None:
+        with self.compute_loss_context_manager():
+            outputs = model(**self.model_inputs(pixels, features))
+        batch = (outputs.pooler_output.float(), outputs.logits.float(), labels)
         self.anchors.update(*self.accelerator.gather(batch))
 
     def _epoch(self) -> float:
