@@ -13,10 +13,10 @@ import torch
 from huggingface_hub import CommitInfo
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput, has_length
 from transformers.utils import logging
 
 from ..data import RandomErasing, mixup_cutmix
@@ -136,6 +136,8 @@ class S2DTrainer(Trainer):
     predicted, saved with `save_model` or pushed is the average. The model itself, also as `trainer.model` after the
     training, has the raw weights; so has `model.safetensors` in a checkpoint, and the average stands beside it in
     `ema.safetensors`. With `load_best_model_at_end`, both are loaded from the best checkpoint.
+
+    With `dataloader_drop_last`, only training leaves out the last, smaller batch; evaluation never does.
 
     A resumed training equals one that was never interrupted, also from the middle of an epoch: erasing and mixing
     depend on the seed, the process and the step alone, and `train_dataset` and its sampler are told the epoch
@@ -423,6 +425,23 @@ class S2DTrainer(Trainer):
             outputs = model(**self.model_inputs(pixels, features))
         batch = (outputs.pooler_output.float(), outputs.logits.float(), labels)
         self.anchors.update(*self.accelerator.gather(batch))
+
+    def _get_dataloader(
+        self, dataset: Dataset, description: str, batch_size: int, *args, is_training: bool = False, **kwargs
+    ) -> DataLoader:
+        given = self.args.dataloader_drop_last
+        whole_batch = batch_size * self.args.world_size
+        if given and is_training and has_length(dataset) and len(dataset) < whole_batch:
+            raise ValueError(
+                f"`dataloader_drop_last` leaves out batches of less than {whole_batch}, and there are {len(dataset)} "
+                "samples to train on: set it to false, or lower `per_device_train_batch_size`."
+            )
+        # Trainer would leave out the last samples of an evaluation, too
+        self.args.dataloader_drop_last = given and is_training
+        try:
+            return super()._get_dataloader(dataset, description, batch_size, *args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = given
 
     def _epoch(self) -> float:
         return float(self.state.epoch or 0.0)

@@ -454,6 +454,23 @@ def test_impossible_arguments_are_refused(arguments, message, tmp_path):
         S2DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **arguments)
 
 
+def test_the_last_batch_is_left_out_in_training_alone(tmp_path):
+    dataset, videos = FramesDataset([0, 1, 2, 3, 4, 0, 1]), FramesDataset([0, 1, 2, 3, 4])
+    trainer = make_trainer(
+        tmp_path, dataset=dataset, eval_dataset=videos, dataloader_drop_last=True, per_device_train_batch_size=3,
+        per_device_eval_batch_size=2,
+    )  # fmt: skip
+    trainer.train()
+    assert len(dataset.order) >= 6 and trainer.state.global_step == 2
+    assert len(trainer.predict(videos).predictions) == 5
+    assert sum(len(batch["labels"]) for batch in trainer.get_eval_dataloader()) == 5
+    assert sum(len(batch["labels"]) for batch in trainer.get_train_dataloader()) == 6
+    assert trainer.args.dataloader_drop_last
+    trainer.train_dataset = FramesDataset([0, 1])
+    with pytest.raises(ValueError, match=r"`dataloader_drop_last` leaves out batches of less than 3, and there are 2"):
+        trainer.train()
+
+
 def test_missing_pieces_are_named(tmp_path):
     arguments = S2DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     with pytest.raises(ValueError, match="`processing_class` is missing"):
