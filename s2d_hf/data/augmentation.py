@@ -1,7 +1,9 @@
 """Random changes of training clips: RandAugment, crop and flip; random erasing; mixup and CutMix."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,10 +30,17 @@ RAND_AUGMENT_OPS = (
 )
 MAX_LEVEL = 10.0
 FILL = tuple(round(255 * mean) for mean in IMAGENET_DEFAULT_MEAN)
+ORDERS = ("crop_first", "rand_augment_first")
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 def apply_rand_augment_op(
-    clip: torch.Tensor, name: str, level: float, sign: int = 1, fill: tuple[int, int, int] = FILL
+    clip: torch.Tensor,
+    name: str,
+    level: float,
+    sign: int = 1,
+    fill: tuple[int, int, int] = FILL,
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> torch.Tensor:
     """
     One operation of RandAugment (Cubuk et al., arXiv 1909.13719) on every frame of a clip, in the "increasing" variant
@@ -54,6 +63,7 @@ def apply_rand_augment_op(
         level (`float`): 0 to 10.
         sign (`int`): 1 or -1, the direction of operations that have one.
         fill (`tuple[int, int, int]`): The colour that shows where a frame was moved away; ImageNet's mean.
+        interpolation (`"bilinear"` or `"bicubic"`): How Rotate, Shear and Translate find the new pixels.
 
     Returns:
         `torch.Tensor`: uint8, in the shape of `clip`.
@@ -65,15 +75,21 @@ def apply_rand_augment_op(
     factor = max(0.1, 1 + sign * 0.9 * strength)
     height, width = clip.shape[-2:]
 
+    def move(function: Callable[..., Any], **how: Any) -> torch.Tensor:
+        how |= {"interpolation": InterpolationMode(interpolation), "fill": list(fill)}
+        if interpolation == "bilinear":
+            return function(clip, **how)
+        # torchvision moves tensors in no other way, but Pillow's images
+        frames = [function(tvF.to_pil_image(frame), **how) for frame in clip]
+        return torch.stack([tvF.pil_to_tensor(frame) for frame in frames])
+
     def affine(shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)) -> torch.Tensor:
-        return tvF.affine(
-            clip,
+        return move(
+            tvF.affine,
             angle=0.0,
             translate=[round(shift[0]), round(shift[1])],
             scale=1.0,
             shear=[math.degrees(math.atan(sign * part)) for part in shear],
-            interpolation=InterpolationMode.BILINEAR,
-            fill=list(fill),
             center=[0, 0],
         )
 
@@ -85,7 +101,7 @@ def apply_rand_augment_op(
         case "Invert":
             return tvF.invert(clip)
         case "Rotate":
-            return tvF.rotate(clip, sign * 30 * strength, InterpolationMode.BILINEAR, fill=list(fill))
+            return move(tvF.rotate, angle=sign * 30 * strength)
         case "Posterize":
             return tvF.posterize(clip, max(1, 4 - int(4 * strength)))
         case "Solarize":
@@ -116,8 +132,8 @@ def apply_rand_augment_op(
 @dataclass(frozen=True)
 class ClipAugmentation:
     """
-    Random resized crop, horizontal flip and RandAugment, in this order, each with one set of parameters for all frames
-    of a clip. The defaults are timm's `rand-m7-n4-mstd0.5-inc1`.
+    Random resized crop, horizontal flip and RandAugment, each with one set of parameters for all frames of a clip. The
+    defaults are timm's `rand-m7-n4-mstd0.5-inc1`.
 
     Args:
         size (`int`): Height and width of the result, in pixels.
@@ -128,7 +144,11 @@ class ClipAugmentation:
         scale (`tuple[float, float]`): The crop's area, as a fraction of the frame's.
         ratio (`tuple[float, float]`): The crop's width over its height, drawn evenly on a logarithmic scale.
         flip_probability (`float`): Of the horizontal flip.
-        fill (`tuple[int, int, int]`): The colour that shows where a frame was moved away.
+        fill (`tuple[int, int, int]`): The colour that shows where a frame was moved away, 0 to 255.
+        order (`"crop_first"` or `"rand_augment_first"`): Whether RandAugment gets the crop, flipped or not, or the
+            frames as they are, as in the authors' code.
+        interpolation (`"bilinear"` or `"bicubic"`): How RandAugment's Rotate, Shear and Translate find the new pixels;
+            bicubically in the authors' code.
 
     Called with a clip `(num_frames, 3, height, width)`, uint8 or floats in 0..255 (an image is a clip of one frame),
     it returns uint8 `(num_frames, 3, size, size)`, resized bilinearly as the processors do. `generator` is a
@@ -150,6 +170,8 @@ class ClipAugmentation:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_probability: float = 0.5
     fill: tuple[int, int, int] = FILL
+    order: Literal["crop_first", "rand_augment_first"] = "crop_first"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -166,20 +188,32 @@ class ClipAugmentation:
             raise ValueError(f"`scale` must be two ascending fractions in (0, 1], got {self.scale}.")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"`ratio` must be two ascending numbers over 0, got {self.ratio}.")
+        if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
+            raise ValueError(f"`fill` must be red, green and blue, 0 to 255, got {self.fill}.")
+        for name, choices in (("order", ORDERS), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
 
     def __call__(self, clip: torch.Tensor, generator: torch.Generator | int | None = None) -> torch.Tensor:
         """A clip `(num_frames, 3, height, width)` to uint8 `(num_frames, 3, size, size)`."""
         clip = _as_uint8_clip(clip)
         rng = _numpy_generator(generator)
-        top, left, height, width = self._draw_crop(*clip.shape[-2:], rng)
-        clip = tvF.resized_crop(
-            clip, top, left, height, width, [self.size, self.size], InterpolationMode.BILINEAR, antialias=True
-        )
-        if rng.random() < self.flip_probability:
+        box = self._draw_crop(*clip.shape[-2:], rng)
+        flips = rng.random() < self.flip_probability
+        ops = self._draw_ops(rng)
+        if self.order == "rand_augment_first":
+            clip = self._apply_ops(clip, ops)
+        clip = tvF.resized_crop(clip, *box, [self.size, self.size], InterpolationMode.BILINEAR, antialias=True)
+        if flips:
             clip = tvF.horizontal_flip(clip)
-        for name, level, sign in self._draw_ops(rng):
-            clip = apply_rand_augment_op(clip, name, level, sign, self.fill)
+        if self.order == "crop_first":
+            clip = self._apply_ops(clip, ops)
         return clip.contiguous()
+
+    def _apply_ops(self, clip: torch.Tensor, ops: list[tuple[str, float, int]]) -> torch.Tensor:
+        for name, level, sign in ops:
+            clip = apply_rand_augment_op(clip, name, level, sign, self.fill, self.interpolation)
+        return clip
 
     def _draw_ops(self, rng: np.random.Generator) -> list[tuple[str, float, int]]:
         """Name, level and sign of the operations to apply."""

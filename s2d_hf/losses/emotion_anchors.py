@@ -18,8 +18,9 @@ class EmotionAnchors(nn.Module):
         queue_size (`int`): Anchors Q that each class keeps.
         num_neighbours (`int`): Nearest anchors k of each class that make a soft target; at most `queue_size`.
         start (`"empty"` or `"random"`): Before its queue is full, a class takes no part in the targets (`"empty"`).
-            The authors' code fills the queues with random numbers instead, which take part until they are pushed out
-            (`"random"`).
+            `"random"` is the start of the authors' code: queues full of numbers drawn evenly from [0, 1), features and
+            probabilities alike, which take part until they are pushed out. Such probabilities are not normalised:
+            those of an anchor, and the soft targets at first, sum to about `num_labels / 2`.
 
     Raises:
         ValueError: if a number is out of range, or `start` is unknown.
@@ -42,10 +43,9 @@ class EmotionAnchors(nn.Module):
             raise ValueError(f'`start` must be "empty" or "random", got {start!r}.')
         self.num_neighbours = num_neighbours
         is_random = start == "random"
-        features = torch.randn if is_random else torch.zeros
-        self.register_buffer("features", features(num_labels, queue_size, hidden_size))
-        probabilities = torch.rand(num_labels, queue_size, num_labels).softmax(-1)
-        self.register_buffer("probabilities", probabilities if is_random else torch.zeros_like(probabilities))
+        numbers = torch.rand if is_random else torch.zeros
+        self.register_buffer("features", numbers(num_labels, queue_size, hidden_size))
+        self.register_buffer("probabilities", numbers(num_labels, queue_size, num_labels))
         self.register_buffer("counts", torch.full((num_labels,), queue_size if is_random else 0))
 
     @property
@@ -67,7 +67,8 @@ class EmotionAnchors(nn.Module):
             features (`torch.Tensor` of shape `(batch_size, hidden_size)`): Clip features (`pooler_output`).
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, num_labels)`, without gradients; it sums to 1 for each clip.
+            `torch.Tensor` of shape `(batch_size, num_labels)`, without gradients; it sums to 1 for each clip,
+            but for anchors that are left of a random start.
 
         Raises:
             ValueError: if no class's queue is full yet.
@@ -109,7 +110,7 @@ class EmotionAnchors(nn.Module):
         queues.
 
         Args:
-            features (`torch.Tensor` of shape `(batch_size, hidden_size)`): Features of the clips without augmentation.
+            features (`torch.Tensor` of shape `(batch_size, hidden_size)`): Features of the clips.
             logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Predictions for the same clips.
             labels (`torch.Tensor` of shape `(batch_size,)`): Class indices.
 

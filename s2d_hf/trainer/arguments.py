@@ -75,8 +75,17 @@ class S2DTrainingArguments(TrainingArguments):
     anchor_start: str = field(
         default="empty",
         metadata={
-            "help": "`empty`: a class takes part once its queue is full. `random`: as the authors' code starts.",
+            "help": "`empty`: a class takes part once its queue is full. `random`: as the authors' code starts, with "
+            "queues full of random numbers.",
             "choices": ["empty", "random"],
+        },
+    )
+    anchor_update: str = field(
+        default="before",
+        metadata={
+            "help": "How a batch enters the anchors. `before`: its un-augmented clips, in evaluation mode, before the "
+            "step. `after`: as in the authors' code, its augmented clips, in training mode, after the step.",
+            "choices": ["before", "after"],
         },
     )
     anchor_weight_times: list[float] = field(
@@ -123,6 +132,8 @@ class S2DTrainingArguments(TrainingArguments):
                 f"`anchor_weight_times` and `anchor_weights` belong together, but are {len(self.anchor_weight_times)} "
                 f"and {len(self.anchor_weights)} values."
             )
+        if self.anchor_update not in ("before", "after"):
+            raise ValueError(f"`anchor_update` must be 'before' or 'after', got {self.anchor_update!r}.")
         if self.anchor_distillation:
             self.anchor_schedule  # noqa: B018  # refuses impossible schedules before anything is loaded
 

@@ -160,7 +160,8 @@ def build_dataset(
     options: dict[str, Any] = {"keep_in_memory": data.keep_in_memory, "backend": data.video_backend}
     if training:
         options["augmentation"] = _build_augmentation(data, config)
-        options["with_clean_view"] = stage.training.anchor_distillation
+        updates_before = stage.training.anchor_update == "before"
+        options["with_clean_view"] = stage.training.anchor_distillation and updates_before
     if kind == "video" and data.sampling == "windows":
         options["sampling"] = "random_window" if training else "windows"
         if purpose == "test":
@@ -191,6 +192,9 @@ def _build_augmentation(data: DataArguments, config: S2DConfig) -> ClipAugmentat
         scale=crop_scale,
         ratio=tuple(data.crop_ratio),
         flip_probability=data.flip_probability,
+        fill=tuple(data.augmentation_fill),
+        order=data.augmentation_order,
+        interpolation=data.augmentation_interpolation,
     )
 
 

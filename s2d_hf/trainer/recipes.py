@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
+from ..data.augmentation import FILL, INTERPOLATIONS, ORDERS
 from ..data.benchmarks import BENCHMARKS, find_benchmark
 from ..labels import LABELS
 from .arguments import S2DTrainingArguments
@@ -146,6 +147,25 @@ class DataArguments:
         default_factory=lambda: [0.75, 4 / 3], metadata={"help": "Width over height of the random crop."}
     )
     flip_probability: float = field(default=0.5, metadata={"help": "Of the horizontal flip."})
+    augmentation_order: str = field(
+        default="crop_first",
+        metadata={
+            "help": "`crop_first`: crop and flip, then RandAugment. `rand_augment_first`: RandAugment on the frames "
+            "as they are, as in the authors' code.",
+            "choices": list(ORDERS),
+        },
+    )
+    augmentation_interpolation: str = field(
+        default="bilinear",
+        metadata={
+            "help": "Of RandAugment's rotations, shears and shifts; `bicubic` in the authors' code.",
+            "choices": list(INTERPOLATIONS),
+        },
+    )
+    augmentation_fill: list[int] = field(
+        default_factory=lambda: list(FILL),
+        metadata={"help": "Red, green and blue, 0 to 255, where these move a frame away; the authors' is 128 each."},
+    )
 
     def __post_init__(self):
         for name in ("crop_scale", "crop_ratio"):
@@ -153,6 +173,10 @@ class DataArguments:
                 raise ValueError(
                     f"`{name}` must be two numbers, the lowest and the highest, got {getattr(self, name)}."
                 )
+        if len(self.augmentation_fill) != 3 or not all(0 <= value <= 255 for value in self.augmentation_fill):
+            raise ValueError(
+                f"`augmentation_fill` must be red, green and blue, 0 to 255, got {self.augmentation_fill}."
+            )
         if self.benchmark is not None:
             self.benchmark = find_benchmark(self.benchmark).name
             if self.data_root is None:

@@ -11,10 +11,10 @@ import torch
 from huggingface_hub import CommitInfo
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput, has_length
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..data import RandomErasing, mixup_cutmix
@@ -44,13 +44,28 @@ _SHARED_SETTINGS = (
 )  # fmt: skip
 
 
-def _average_views(outputs: S2DClassifierOutput, num_views: int) -> S2DClassifierOutput:
-    """The outputs of `batch_size * num_views` clips to one for each video."""
-    scores = outputs.logits.float().softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
-    features = outputs.pooler_output.unflatten(0, (-1, num_views)).mean(dim=1)
+def _distinct_views(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Which views `(batch_size, num_views, ...)` of videos are not the same picture as an earlier one of their video, a
+    mask `(batch_size, num_views)`; and for every view the index of the one like it among those that the mask selects.
+    """
+    numbers = torch.arange(frames.shape[1], device=frames.device)
+    first_like_it = numbers.repeat(len(frames), 1)
+    for view in range(1, len(numbers)):
+        for earlier in reversed(range(view)):
+            is_same = (frames[:, view] == frames[:, earlier]).flatten(1).all(dim=1)
+            first_like_it[is_same, view] = earlier
+    is_distinct = first_like_it == numbers
+    places = is_distinct.flatten().cumsum(dim=0).view_as(is_distinct) - 1
+    return is_distinct, places.gather(1, first_like_it)
+
+
+def _average_views(outputs: S2DClassifierOutput, views: torch.Tensor) -> S2DClassifierOutput:
+    """The outputs of clips to one for each video; `views` `(batch_size, num_views)` are the indices of its clips."""
+    scores = outputs.logits.float().softmax(dim=-1)[views].mean(dim=1)
     # the logarithm of 0 would be infinite
     scores = scores.clamp(min=torch.finfo(scores.dtype).tiny)
-    return S2DClassifierOutput(logits=scores.log(), pooler_output=features)
+    return S2DClassifierOutput(logits=scores.log(), pooler_output=outputs.pooler_output[views].mean(dim=1))
 
 
 class _TrainingHooks(TrainerCallback):
@@ -71,10 +86,12 @@ class _TrainingHooks(TrainerCallback):
     ) -> None:
         self.trainer._micro_step = 0
         self.trainer.names_of_step = []
+        self.trainer._anchor_batches.clear()
 
     def on_step_end(self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.trainer.weight_average is not None:
             self.trainer.weight_average.update(self.trainer.model, state.global_step)
+        self.trainer._update_anchors_after_step()
 
 
 class S2DTrainer(Trainer):
@@ -83,15 +100,16 @@ class S2DTrainer(Trainer):
 
     Batches are those of [`ClipCollator`]: `frames`, uint8 pixels `(batch_size, num_frames, 3, height, width)` or for
     images `(batch_size, 3, height, width)`, already augmented and of the model's size; `labels` `(batch_size,)`; and,
-    for the emotion anchors, `clean_frames` without augmentation. The trainer normalises the pixels, erases boxes,
-    mixes the batch (mixup and cutmix), and computes the landmark features from the result, all on the training device,
-    with the processor that is handed over as `processing_class`.
+    for emotion anchors with `anchor_update="before"`, `clean_frames` without augmentation. The trainer normalises the
+    pixels, erases boxes, mixes the batch (mixup and cutmix), and computes the landmark features from the result, all
+    on the training device, with the processor that is handed over as `processing_class`.
 
     Batches of [`CachedClips`] have `landmark_features` of `frames` already, and of `clean_frames`, which must then be
     the same. They are used instead, in training only where nothing is erased or mixed.
 
     In evaluation `frames` may have several views of each video, `(batch_size, num_views, num_frames, 3, height,
-    width)`: the softmax scores of the views are averaged, and the logarithm of the mean stands for the logits.
+    width)`: the softmax scores of the views are averaged, and the logarithm of the mean stands for the logits. Views
+    of a video that are the same picture are computed once.
 
     The loss is the cross-entropy with (soft) labels plus, with `anchor_distillation`, the weighted loss of the emotion
     anchors. In distributed training, an update of the anchors gathers the batch of all processes; the anchors stand in
@@ -101,6 +119,8 @@ class S2DTrainer(Trainer):
     predicted, saved with `save_model` or pushed is the average. The model itself, also as `trainer.model` after the
     training, has the raw weights; so has `model.safetensors` in a checkpoint, and the average stands beside it in
     `ema.safetensors`. With `load_best_model_at_end`, both are loaded from the best checkpoint.
+
+    With `dataloader_drop_last`, only training leaves out the last, smaller batch; evaluation never does.
 
     A resumed training equals one that was never interrupted, also from the middle of an epoch: erasing and mixing
     depend on the seed, the process and the step alone, and `train_dataset` and its sampler are told the epoch
@@ -142,6 +162,8 @@ class S2DTrainer(Trainer):
         self._micro_step = 0
         # the files of the batches since the last optimizer step, for errors
         self.names_of_step: list[str] = []
+        # of the step, to enter the anchors after it, each with the generator of its erasing
+        self._anchor_batches: list[tuple[dict[str, Any], torch.Generator]] = []
         # first, since other callbacks may evaluate or save
         self.callback_handler.callbacks[:0] = [EpochCallback(), _TrainingHooks(self), FiniteCallback(self)]
         self.anchors, self.anchor_schedule = None, None
@@ -306,10 +328,11 @@ class S2DTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Task loss and, in training, anchor loss of a batch; see [`~transformers.Trainer.compute_loss`]."""
         frames, labels, features = inputs["frames"], inputs["labels"], inputs.get("landmark_features")
-        num_views = frames.shape[1] if frames.ndim == 6 else None
-        if num_views is not None:
-            frames = frames.flatten(0, 1)
-            features = None if features is None else features.flatten(0, 1)
+        views = None
+        if frames.ndim == 6:
+            is_distinct, views = _distinct_views(frames)
+            frames = frames[is_distinct]
+            features = None if features is None else features[is_distinct]
         pixels = self.prepare_pixels(frames)
         targets = labels
         if model.training:
@@ -317,8 +340,8 @@ class S2DTrainer(Trainer):
                 self._refuse_changes_of_pixels()
             pixels, targets = self._erase_and_mix(pixels, labels)
         outputs = model(**self.model_inputs(pixels, features))
-        if num_views is not None:
-            outputs = _average_views(outputs, num_views)
+        if views is not None:
+            outputs = _average_views(outputs, views)
         loss = classification_loss(outputs.logits, targets, self.model.config)
         if model.training and self.anchors is not None:
             weight = self.anchor_schedule.weight(self._epoch(), self.args.num_train_epochs)
@@ -332,12 +355,15 @@ class S2DTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
-        """One batch; in chosen epochs its un-augmented view enters the anchors first."""
+        """One batch; in chosen epochs it enters the anchors, before the step or after it (`anchor_update`)."""
         if self.anchors is not None and self.anchor_schedule.is_update_epoch(
             int(self._epoch() + 1e-6), self.args.num_train_epochs
         ):
             inputs = self._prepare_inputs(inputs)
-            self._update_anchors(model, inputs)
+            if self.args.anchor_update == "before":
+                self._update_anchors(model, inputs)
+            else:
+                self._anchor_batches.append((inputs, self._batch_generator()))
         self.names_of_step += inputs.get("name", [])
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._micro_step += 1
@@ -360,8 +386,7 @@ class S2DTrainer(Trainer):
 
     def _erase_and_mix(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         generator = self._batch_generator()
-        if self.erasing.p > 0:
-            pixels = torch.stack([self.erasing(clip, generator) for clip in pixels])
+        pixels = self._erase(pixels, generator)
         smoothing = self.args.label_smoothing_factor
         if not (self.args.mixup_alpha or self.args.cutmix_alpha or smoothing):
             return pixels, labels
@@ -376,7 +401,11 @@ class S2DTrainer(Trainer):
             generator=generator,
         )
 
-    @torch.no_grad()
+    def _erase(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if self.erasing.p == 0:
+            return pixels
+        return torch.stack([self.erasing(clip, generator) for clip in pixels])
+
     def _update_anchors(self, model: nn.Module, inputs: dict[str, Any]) -> None:
         if "clean_frames" not in inputs:
             raise ValueError(
@@ -389,11 +418,41 @@ class S2DTrainer(Trainer):
             )
         was_training = model.training
         model.eval()
-        with self.compute_loss_context_manager():
-            outputs = model(**self.model_inputs(self.prepare_pixels(inputs["clean_frames"]), features))
+        self._enter_anchors(model, self.prepare_pixels(inputs["clean_frames"]), features, inputs["labels"])
         model.train(was_training)
-        batch = (outputs.pooler_output.float(), outputs.logits.float(), inputs["labels"])
+
+    def _update_anchors_after_step(self) -> None:
+        """The clips as the step had them, erased but not mixed, by the model as the step left it."""
+        for inputs, generator in self._anchor_batches:
+            pixels = self._erase(self.prepare_pixels(inputs["frames"]), generator)
+            self._enter_anchors(self.model_wrapped, pixels, inputs.get("landmark_features"), inputs["labels"])
+        self._anchor_batches.clear()
+
+    @torch.no_grad()
+    def _enter_anchors(
+        self, model: nn.Module, pixels: torch.Tensor, features: torch.Tensor | None, labels: torch.Tensor
+    ) -> None:
+        with self.compute_loss_context_manager():
+            outputs = model(**self.model_inputs(pixels, features))
+        batch = (outputs.pooler_output.float(), outputs.logits.float(), labels)
         self.anchors.update(*self.accelerator.gather(batch))
+
+    def _get_dataloader(
+        self, dataset: Dataset, description: str, batch_size: int, *args, is_training: bool = False, **kwargs
+    ) -> DataLoader:
+        given = self.args.dataloader_drop_last
+        whole_batch = batch_size * self.args.world_size
+        if given and is_training and has_length(dataset) and len(dataset) < whole_batch:
+            raise ValueError(
+                f"`dataloader_drop_last` leaves out batches of less than {whole_batch}, and there are {len(dataset)} "
+                "samples to train on: set it to false, or lower `per_device_train_batch_size`."
+            )
+        # Trainer would leave out the last samples of an evaluation, too
+        self.args.dataloader_drop_last = given and is_training
+        try:
+            return super()._get_dataloader(dataset, description, batch_size, *args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = given
 
     def _epoch(self) -> float:
         return float(self.state.epoch or 0.0)

@@ -16,22 +16,20 @@ def clip(face) -> torch.Tensor:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
-def shifted_by(image, matrix):
-    """Pillow's affine transform: where each pixel of the result comes from."""
-    return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=(9, 99, 200)
-    )
-
-
-def pillow_references(level: float, sign: int, width: int, height: int) -> dict:
+def pillow_references(level: float, sign: int, width: int, height: int, interpolation: Image.Resampling) -> dict:
     """timm's operations in Pillow, for the level and sign."""
+
+    def shifted_by(image, matrix):
+        """Pillow's affine transform: where each pixel of the result comes from."""
+        return image.transform(image.size, Image.Transform.AFFINE, matrix, interpolation, fillcolor=(9, 99, 200))
+
     factor = max(0.1, 1 + sign * level * 0.09)
     added = int(level * 11)
     return {
         "AutoContrast": ImageOps.autocontrast,
         "Equalize": ImageOps.equalize,
         "Invert": ImageOps.invert,
-        "Rotate": lambda i: i.rotate(sign * level * 3, Image.Resampling.BILINEAR, fillcolor=(9, 99, 200)),
+        "Rotate": lambda i: i.rotate(sign * level * 3, interpolation, fillcolor=(9, 99, 200)),
         "Posterize": lambda i: ImageOps.posterize(i, 4 - int(level * 0.4)),
         "Solarize": lambda i: ImageOps.solarize(i, 256 - int(level * 25.6)),
         "SolarizeAdd": lambda i: i.point([min(255, v + added) if v < 128 else v for v in range(256)] * 3),
@@ -50,7 +48,7 @@ def pillow_references(level: float, sign: int, width: int, height: int) -> dict:
 @pytest.mark.parametrize("name", RAND_AUGMENT_OPS)
 def test_each_operation_does_to_every_frame_what_pillow_does(clip, name, level, sign):
     result = apply_rand_augment_op(clip, name, level, sign, fill=(9, 99, 200))
-    reference = pillow_references(level, sign, clip.shape[-1], clip.shape[-2])[name]
+    reference = pillow_references(level, sign, clip.shape[-1], clip.shape[-2], Image.Resampling.BILINEAR)[name]
     assert result.dtype == torch.uint8 and result.shape == clip.shape
     for before, after in zip(clip, result, strict=True):
         image = Image.fromarray(before.permute(1, 2, 0).numpy())
@@ -59,6 +57,25 @@ def test_each_operation_does_to_every_frame_what_pillow_does(clip, name, level, 
         # rounding differs a little everywhere, and the interpolation at edges of the moved frame
         assert difference.mean() < 1.5, difference.mean()
         assert (difference > 4).float().mean() < 0.03
+
+
+@pytest.mark.parametrize(("level", "sign"), [(7.3, 1), (7.3, -1), (2.6, 1)])
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
+def test_bicubic_moves_are_those_of_pillow(clip, name, level, sign):
+    result = apply_rand_augment_op(clip, name, level, sign, fill=(9, 99, 200), interpolation="bicubic")
+    assert result.dtype == torch.uint8 and result.shape == clip.shape
+    references = {}
+    for interpolation in (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR):
+        reference = pillow_references(level, sign, clip.shape[-1], clip.shape[-2], interpolation)[name]
+        images = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in clip]
+        references[interpolation.name] = torch.stack(
+            [torch.from_numpy(np.array(reference(image))).permute(2, 0, 1) for image in images]
+        )
+    difference = (result.int() - references["BICUBIC"].int()).abs().float()
+    assert difference.mean() < 0.05, difference.mean()
+    if not name.startswith("Translate"):  # by whole pixels
+        to_bilinear = (result.int() - references["BILINEAR"].int()).abs().float()
+        assert to_bilinear.mean() > 5 * difference.mean() and to_bilinear.max() > 4
 
 
 @pytest.mark.parametrize("name", ["Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color", "Contrast", "Brightness"])
@@ -90,6 +107,60 @@ def test_all_frames_of_a_clip_change_alike(clip):
         assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])
         seen.add(result.numpy().tobytes())
     assert len(seen) == 40
+
+
+class MovesRight(ClipAugmentation):
+    """RandAugment does but one thing: it moves frames to the right by 0.45 * 0.8 of their width."""
+
+    def _draw_ops(self, rng: np.random.Generator) -> list[tuple[str, float, int]]:
+        return [("TranslateX", 8.0, 1)]
+
+
+def test_order_decides_what_rand_augment_gets():
+    """Fill takes up a fixed share of the result after the crop, and what the crop meets of it before."""
+    clip = torch.full((3, 3, 100, 100), 200, dtype=torch.uint8)
+    shares = {"crop_first": [], "rand_augment_first": []}
+    for order, seen in shares.items():
+        augmentation = MovesRight(size=50, order=order, fill=(1, 2, 3), scale=(0.2, 0.6))
+        for seed in range(30):
+            result = augmentation(clip, seed)
+            assert all(torch.equal(frame, result[0]) for frame in result)
+            filled = (result[0] < 100).all(dim=0)
+            assert (filled == filled[0]).all()  # in whole columns
+            seen.append(int(filled[0].sum()) / 50)
+            _, left, _, width = augmentation._draw_crop(100, 100, np.random.default_rng(seed))
+            expected = 0.36 if order == "crop_first" else min(max(0, 36 - left), width) / width
+            assert seen[-1] == pytest.approx(expected, abs=0.03), seed
+    assert set(shares["crop_first"]) == {0.36}
+    assert 0.0 in shares["rand_augment_first"] and max(shares["rand_augment_first"]) > 0.5
+    result = MovesRight(size=100, order="rand_augment_first", fill=(1, 2, 3), scale=(1, 1), ratio=(1, 1))(clip, 0)
+    colours = {tuple(pixel) for pixel in result[0].flatten(1).T.tolist()}
+    assert {(1, 2, 3), (200, 200, 200)} <= colours
+
+
+def test_the_same_is_drawn_in_either_order(clip):
+    """Operations that treat each pixel alone give the same in either order, up to rounding, with the same seed."""
+
+    class Inverts(ClipAugmentation):
+        def _draw_ops(self, rng: np.random.Generator) -> list[tuple[str, float, int]]:
+            return [("Invert", level, sign) for _, level, sign in super()._draw_ops(rng)]
+
+    seen = set()
+    for seed in range(20):
+        first, last = (Inverts(size=48, order=order)(clip, seed) for order in ("rand_augment_first", "crop_first"))
+        assert (first.int() - last.int()).abs().max() <= 2, seed
+        seen.add(first.numpy().tobytes())
+    assert len(seen) == 20
+
+
+@pytest.mark.parametrize("order", ["crop_first", "rand_augment_first"])
+def test_all_frames_change_alike_in_either_order(clip, order):
+    augmentation = ClipAugmentation(size=48, order=order, interpolation="bicubic", fill=(128, 128, 128))
+    still = clip[:1].expand(3, -1, -1, -1)
+    results = [augmentation(still, seed) for seed in range(20)]
+    assert all(torch.equal(frame, result[0]) for result in results for frame in result)
+    assert len({result.numpy().tobytes() for result in results}) == 20
+    assert all(torch.equal(augmentation(still, seed), result) for seed, result in enumerate(results))
 
 
 def test_the_same_generator_gives_the_same_result(clip):
@@ -189,6 +260,10 @@ def test_floats_are_taken_as_0_to_255(clip):
         {"flip_probability": -0.1},
         {"scale": (0, 1)},
         {"ratio": (2, 1)},
+        {"fill": (0, 0, 256)},
+        {"fill": (128,)},
+        {"order": "flip_first"},
+        {"interpolation": "nearest"},
     ],
 )
 def test_arguments_out_of_range(arguments):

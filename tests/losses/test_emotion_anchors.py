@@ -104,7 +104,24 @@ def test_targets_are_detached_and_logits_learn():
 def test_random_start_takes_part_at_once():
     anchors = EmotionAnchors(3, 5, queue_size=4, start="random")
     assert bool(anchors.ready.all())
-    torch.testing.assert_close(anchors.soft_targets(batch(5)[0]).sum(-1), torch.ones(5))
+    features, logits, _ = batch(5)
+    assert anchors.soft_targets(features).std() > 0.01 and anchors(logits, features) > 0
+
+
+def test_random_start_is_even_and_not_normalised():
+    torch.manual_seed(0)
+    anchors = EmotionAnchors(7, 768, queue_size=64, start="random")
+    for numbers in (anchors.features, anchors.probabilities):
+        numbers = numbers.flatten()[:3000].double()
+        assert numbers.min() >= 0 and numbers.max() < 1
+        # the largest distance of the two distribution functions; 1.95 / sqrt(n) is passed once in a thousand draws
+        steps = torch.arange(len(numbers)) / len(numbers)
+        assert (numbers.sort().values - steps).abs().max() < 1.95 / len(numbers) ** 0.5
+    sums = anchors.probabilities.sum(dim=-1)
+    assert abs(float(sums.mean()) - 3.5) < 0.15 and float(sums.std()) > 0.5
+    # features of a trained model lie on one side, as these: all similarities count alike
+    targets = anchors.soft_targets(torch.rand(50, 768)).sum(dim=-1)
+    assert abs(float(targets.mean()) - 3.5) < 0.3
 
 
 def test_half_precision_features(golden_anchors, sdl):

@@ -7,14 +7,48 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from s2d_hf import S2DConfig
+from s2d_hf.data import LabelledSamples, Sample
 from s2d_hf.labels import LABELS
-from s2d_hf.trainer.building import build_model, find_start, load_landmark_encoder
+from s2d_hf.trainer.building import build_dataset, build_model, find_start, load_landmark_encoder
 from s2d_hf.trainer.recipes import ModelArguments, StageArguments, read_recipe
 
 
 def stage(name: str, start: Path | str, *options: str) -> StageArguments:
     arguments = ["--stage", name, "--model_name_or_path", str(start), "--train_data", "train", *options]
     return read_recipe([*arguments, "--output_dir", "out"], default="").stages[0]
+
+
+def test_augmentation_is_as_the_recipe_says(tmp_path):
+    samples = LabelledSamples((Sample("a", 0, tmp_path),), ("happy",))
+
+    def augmentation(*options: str):
+        return build_dataset(samples, "train", stage("dynamic", "model", *options), S2DConfig(), None).augmentation
+
+    ours = augmentation()
+    assert (ours.order, ours.interpolation, ours.fill) == ("crop_first", "bilinear", (124, 116, 104))
+    theirs = augmentation(
+        "--augmentation_order", "rand_augment_first", "--augmentation_interpolation", "bicubic",
+        "--augmentation_fill", "128", "127", "126",
+    )  # fmt: skip
+    assert (theirs.order, theirs.interpolation, theirs.fill) == ("rand_augment_first", "bicubic", (128, 127, 126))
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], False),
+        (["--anchor_distillation"], True),
+        (["--anchor_distillation", "--anchor_update", "after"], False),
+    ],
+)
+def test_unaugmented_clips_are_read_only_for_anchors_that_take_them(options, wanted, tmp_path):
+    samples = LabelledSamples((Sample("a", 0, tmp_path),), ("happy",))
+    built = {
+        purpose: build_dataset(samples, purpose, stage("dynamic", "model", *options), S2DConfig(), None)
+        for purpose in ("train", "validation")
+    }
+    assert built["train"].with_clean_view is wanted and not built["validation"].with_clean_view
 
 
 @pytest.fixture

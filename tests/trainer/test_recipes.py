@@ -4,6 +4,8 @@ import pytest
 
 from s2d_hf.trainer.recipes import read_recipe
 
+from .frames_dataset import make_trainer
+
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "training" / "recipes" / "synthetic.yaml"
 
@@ -85,6 +87,11 @@ def test_config_overrides_are_json_on_the_command_line():
         ("static: {seed: 1, seed: 1}", [], "(?s)mine.yaml.*`seed` stands there twice"),
         ("stage: &a static\nseed: *a", [], r"(?s)mine.yaml.*the alias \*a is not allowed"),
         ("crop_scale: [0.5]", [], "`crop_scale` must be two numbers"),
+        ("augmentation_fill: [128, 128]", [], "mine.yaml.*`augmentation_fill` must be red, green and blue"),
+        ("augmentation_fill: [0, 0, 256]", [], r"`augmentation_fill` must be .*\[0, 0, 256\]"),
+        ("augmentation_order: flip_first", [], "mine.yaml.*--augmentation_order.*'flip_first'"),
+        ("augmentation_interpolation: nearest", [], "--augmentation_interpolation.*'nearest'"),
+        ("anchor_update: later", [], "--anchor_update.*'later'"),
         ("keep_in_memory: true", [], "sampling: even"),
         ("new_landmark_encoder: {width: 0.5}", [], "needs `synthetic_data`"),
         ("config_overrides: 3", [], "`config_overrides` must be a mapping"),
@@ -113,3 +120,45 @@ def test_missing_recipe_is_named():
 @pytest.mark.parametrize("path", sorted((ROOT / "training" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_that_come_along_are_valid(path):
     assert read_recipe([str(path), "--use_cpu", "--data_root", "somewhere"], default=DEFAULT).stages
+
+
+VIDEO_RECIPES = ["dfew", "ferv39k", "mafw"]
+
+
+def video_recipe(name: str, *options: str):
+    path = ROOT / "training" / "recipes" / f"{name}.yaml"
+    return read_recipe([str(path), "--use_cpu", "--fp16", "false", "--data_root", "somewhere", *options], default="")
+
+
+@pytest.mark.parametrize("name", VIDEO_RECIPES)
+def test_video_recipes_augment_as_the_authors_do(name):
+    (stage,) = video_recipe(name).stages
+    data, training = stage.data, stage.training
+    assert data.augmentation_order == "rand_augment_first" and data.augmentation_interpolation == "bicubic"
+    assert data.augmentation_fill == [128, 128, 128] and training.dataloader_drop_last
+    assert (data.rand_augment_ops, data.rand_augment_magnitude, data.rand_augment_std) == (4, 7.0, 0.5)
+    assert training.anchor_distillation == (name == "ferv39k")
+    assert (training.anchor_start, training.anchor_update) == ("empty", "before")
+
+
+@pytest.mark.parametrize("name", VIDEO_RECIPES)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_learning_rate_of_the_video_recipes(name, accumulation, tmp_path):
+    """1e-5 for a batch of 8 after the warm-up, 1e-8 for a batch of 256 at the end, both scaled with the batch."""
+    (stage,) = video_recipe(name, "--gradient_accumulation_steps", str(accumulation)).stages
+    names = (
+        "learning_rate", "learning_rate_batch", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+        "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay",
+    )  # fmt: skip
+    trainer = make_trainer(tmp_path, **{field: getattr(stage.training, field) for field in names})
+    trainer.create_optimizer_and_scheduler(num_training_steps=200)
+    rates = [trainer.lr_scheduler.get_last_lr()]
+    for _ in range(200):
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        rates.append(trainer.lr_scheduler.get_last_lr())
+    assert all(len(set(groups)) == 1 for groups in rates)
+    rates = [groups[0] for groups in rates]
+    batch = 8 * accumulation
+    assert max(rates) == rates[4] == pytest.approx(1e-5 * batch / 8)  # two epochs of 100
+    assert min(rates[4:]) == rates[-1] == pytest.approx(1e-8 * batch / 256, rel=1e-6)

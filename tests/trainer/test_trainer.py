@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import subprocess
@@ -113,13 +114,87 @@ def test_clean_clips_enter_the_queue_of_their_label(tmp_path):
             assert (own - anchor).abs().amax(dim=1).min() < 1e-4
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_resumed_training_equals_one_that_never_stopped(balanced, tmp_path):
+def test_updates_after_the_step_equal_a_plain_loop(tmp_path):
+    """In the second of three epochs, of which each has three steps of two batches."""
+    labels = [0, 1, 2, 3, 4, 0, 1, 2, 0, 0, 0, 1]
+    dataset = FramesDataset(labels)
+    trainer = make_trainer(
+        tmp_path, dataset=dataset, per_device_train_batch_size=2, gradient_accumulation_steps=2, num_train_epochs=3,
+        learning_rate=1e-2, lr_scheduler_type="constant", max_grad_norm=0, anchor_distillation=True,
+        anchor_update="after", anchor_queue_size=4, anchor_first_update=1, anchor_update_every=5,
+        anchor_weight_times=[0], anchor_weights=[0.0],
+    )  # fmt: skip
+    model = copy.deepcopy(trainer.model).train()
+    trainer.train()
+    assert len(dataset.order) == 36 and trainer.state.global_step == 9
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
+    queues = [[] for _ in range(5)]
+    for step in range(9):
+        batches = [dataset.order[4 * step : 4 * step + 2], dataset.order[4 * step + 2 : 4 * step + 4]]
+        inputs = [small_processor()([dataset.frames[i] for i in batch], return_tensors="pt") for batch in batches]
+        for batch, of_batch in zip(batches, inputs, strict=True):
+            (model(**of_batch, labels=torch.tensor([labels[i] for i in batch])).loss / 2).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step // 3 == 1:
+            for batch, of_batch in zip(batches, inputs, strict=True):
+                with torch.no_grad():
+                    outputs = model(**of_batch)
+                for i, feature, logits in zip(batch, outputs.pooler_output, outputs.logits, strict=True):
+                    queues[labels[i]].append((feature, logits.softmax(dim=-1)))
+    assert [len(queue) for queue in queues] == [5, 3, 2, 1, 1]
+    assert trainer.anchors.counts.tolist() == [4, 3, 2, 1, 1]
+    for label, queue in enumerate(queues):
+        for place, (feature, probabilities) in enumerate(reversed(queue[-4:])):
+            anchor = trainer.anchors.features[label, 3 - place], trainer.anchors.probabilities[label, 3 - place]
+            torch.testing.assert_close(anchor[0], feature, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(anchor[1], probabilities, atol=1e-4, rtol=1e-3)
+    moved = (trainer.model.classifier.weight - model.classifier.weight).abs().max()
+    assert moved < 1e-4  # both learned the same
+
+
+def test_updates_after_the_step_see_the_erased_clips_unmixed_and_in_training_mode(tmp_path):
+    model = small_model(classifier_dropout_prob=0.5)
+    trainer = make_trainer(
+        tmp_path, model, anchor_distillation=True, anchor_update="after", anchor_first_update=0,
+        gradient_accumulation_steps=2, mixup_alpha=0.8, random_erasing_prob=1.0, per_device_train_batch_size=4,
+    )  # fmt: skip
+    seen = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append((torch.is_grad_enabled(), module.training, kwargs["pixel_values"])),
+        with_kwargs=True,
+    )
+    trainer.train()
+    assert [(grad, training) for grad, training, _ in seen] == [(True, True)] * 2 + [(False, True)] * 2
+    for (_, _, mixed), (_, _, pixels) in zip(seen[:2], seen[2:], strict=True):
+        assert float((mixed - pixels).abs().max()) > 0.1
+        other = pixels.flip(0)
+        share = float(((mixed - other) * (pixels - other)).sum() / (pixels - other).square().sum())
+        assert 0 <= share <= 1
+        torch.testing.assert_close(mixed, share * pixels + (1 - share) * other, atol=1e-4, rtol=1e-4)
+        # the noise of erased boxes; the clips' own values end before
+        assert (pixels.abs() > 2.5).flatten(1).any(dim=1).all()
+
+
+def test_updates_after_the_step_need_no_clean_clips(folders, tmp_path):
+    """With cached features, which belong to the frames, as well."""
+    folders.with_clean_view = False
+    for trainer in cached_and_plain(
+        folders, tmp_path, anchor_distillation=True, anchor_update="after", anchor_first_update=0, anchor_queue_size=2
+    ):
+        trainer.train()
+        assert trainer.anchors.counts.tolist() == [2] * 5
+
+
+@pytest.mark.parametrize(("balanced", "update"), [(False, "before"), (True, "before"), (False, "after")])
+def test_resumed_training_equals_one_that_never_stopped(balanced, update, tmp_path):
     arguments = {
         "num_train_epochs": 4, "save_steps": 1, "save_strategy": "steps", "anchor_distillation": True,
         "anchor_queue_size": 2, "anchor_neighbours": 1, "anchor_weight_times": [0, 1.5], "anchor_weights": [0.2, 0.5],
         "anchor_first_update": 0, "anchor_update_every": 2, "balanced_sampling": balanced, "learning_rate": 1e-3,
         "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "random_erasing_prob": 0.5, "gradient_accumulation_steps": 2,
+        "anchor_update": update,
     }  # fmt: skip
     labels = [0, 1, 2, 3, 4] * 4  # five batches, three steps in an epoch
 
@@ -370,12 +445,30 @@ def test_every_epoch_draws_another_balanced_order(tmp_path):
         ({"ema_decay": 0.0}, "`ema_decay`"),
         ({"ema_decay": 0.9, "push_to_hub": True, "hub_strategy": "every_save"}, "`hub_strategy` must be 'end'"),
         ({"anchor_weights": [1.0]}, "belong together"),
+        ({"anchor_update": "later"}, "`anchor_update` must be 'before' or 'after', got 'later'"),
         ({"anchor_distillation": True, "anchor_unit": "fraction"}, "0 to 1"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         S2DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **arguments)
+
+
+def test_the_last_batch_is_left_out_in_training_alone(tmp_path):
+    dataset, videos = FramesDataset([0, 1, 2, 3, 4, 0, 1]), FramesDataset([0, 1, 2, 3, 4])
+    trainer = make_trainer(
+        tmp_path, dataset=dataset, eval_dataset=videos, dataloader_drop_last=True, per_device_train_batch_size=3,
+        per_device_eval_batch_size=2,
+    )  # fmt: skip
+    trainer.train()
+    assert len(dataset.order) >= 6 and trainer.state.global_step == 2
+    assert len(trainer.predict(videos).predictions) == 5
+    assert sum(len(batch["labels"]) for batch in trainer.get_eval_dataloader()) == 5
+    assert sum(len(batch["labels"]) for batch in trainer.get_train_dataloader()) == 6
+    assert trainer.args.dataloader_drop_last
+    trainer.train_dataset = FramesDataset([0, 1])
+    with pytest.raises(ValueError, match=r"`dataloader_drop_last` leaves out batches of less than 3, and there are 2"):
+        trainer.train()
 
 
 def test_missing_pieces_are_named(tmp_path):
@@ -398,14 +491,15 @@ def test_missing_pieces_are_named(tmp_path):
         trainer.get_train_dataloader()
 
 
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+@pytest.mark.parametrize("update", ["before", "after"])
+def test_two_processes_equal_one_with_twice_the_batch(update, tmp_path):
     results, predictions = {}, []
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
         folder.mkdir()
         # on CPUs, `accelerate launch --num_processes` starts several processes only through MPI
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command += ["-m", "tests.trainer.train_on_processes", str(folder), str(batch_size)]
+        command += ["-m", "tests.trainer.train_on_processes", str(folder), str(batch_size), update]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
         run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
         assert run.returncode == 0, run.stderr[-3000:]

@@ -67,7 +67,13 @@ def test_views_and_their_averaged_scores(folder, tmp_path):
     model = small_model(num_frames=WINDOW).eval()
     trainer = make_trainer(tmp_path, model, per_device_eval_batch_size=2)
     trainer.data_collator = ClipCollator(small_processor())
+    clips = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: clips.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
     prediction = trainer.predict(dataset)
+    hook.remove()
+    assert clips == [2 + 2, 1 + 4, 4]  # the views that differ, of two videos at a time
     assert prediction.label_ids.tolist() == [0, 1, 2, 3, 4]
     scores = torch.tensor(prediction.predictions).softmax(dim=-1)
     for number, views in enumerate(expected):
@@ -78,3 +84,47 @@ def test_views_and_their_averaged_scores(folder, tmp_path):
             own.append(logits[0].softmax(dim=-1))
         torch.testing.assert_close(scores[number], sum(own) / 4, atol=1e-5, rtol=1e-4)
     assert scores.std(dim=0).max() > 1e-3  # the clips do differ
+
+
+PATTERNS = ["AAAA", "ABAB", "ABCD", "AABB", "ABBA", "ABBC", "ABAA"]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_views_that_are_the_same_picture_are_computed_once(cached, tmp_path):
+    """Equal letters are equal views of a video; views of other videos don't count."""
+    model = small_model().eval()
+    trainer = make_trainer(tmp_path, model)
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.randint(0, 256, (len(PATTERNS), 4, 4, 3, 32, 32), generator=generator).to(torch.uint8)
+    letters[1] = letters[0]
+    letters[2, 3] = letters[2, 2]
+    letters[2, 3, 3, 2, 31, 31] += 1  # one value tells them apart
+    frames = torch.stack(
+        [torch.stack([letters[i]["ABCD".index(letter)] for letter in video]) for i, video in enumerate(PATTERNS)]
+    )
+    features = small_processor().compute_landmarks(trainer.prepare_pixels(frames.flatten(0, 1)))["landmark_features"]
+    features = 2 * features.unflatten(0, frames.shape[:2])  # not those that the trainer would compute
+    labels = torch.arange(len(PATTERNS)) % 5
+    batch = {"frames": frames, "labels": labels} | ({"landmark_features": features} if cached else {})
+    clips = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: clips.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    with torch.no_grad():
+        loss, outputs = trainer.compute_loss(model, batch, return_outputs=True)
+    hook.remove()
+    assert clips == [sum(len(set(video)) for video in PATTERNS)] == [16]
+
+    for i, views in enumerate(frames):
+        scores, pooled = [], []
+        for j, view in enumerate(views):
+            inputs = trainer.model_inputs(trainer.prepare_pixels(view[None]), features[i, j][None] if cached else None)
+            with torch.no_grad():
+                alone = model(**inputs)
+            scores.append(alone.logits[0].softmax(dim=-1))
+            pooled.append(alone.pooler_output[0])
+        torch.testing.assert_close(outputs.logits[i].exp(), sum(scores) / 4, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(outputs.pooler_output[i], sum(pooled) / 4, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(loss, -outputs.logits[range(len(PATTERNS)), labels].mean(), atol=1e-5, rtol=1e-5)
+    # the videos with other multiplicities of the same views have other scores
+    assert (outputs.logits[0] - outputs.logits[1]).abs().max() > 1e-3

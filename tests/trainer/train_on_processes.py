@@ -1,7 +1,8 @@
 """
-A short training on one or several processes: `train_on_processes.py FOLDER BATCH_SIZE` writes the losses and epochs of
-all steps, the emotion anchors, the averaged weights and the predictions for a test set into FOLDER; and the losses and
-epochs of a second training, which is resumed from a checkpoint that the first wrote in the middle of an epoch.
+A short training on one or several processes: `train_on_processes.py FOLDER BATCH_SIZE ANCHOR_UPDATE` writes the losses
+and epochs of all steps, the emotion anchors, the averaged weights and the predictions for a test set into FOLDER; and
+the losses and epochs of a second training, which is resumed from a checkpoint that the first wrote in the middle of an
+epoch.
 """
 
 import json
@@ -50,6 +51,7 @@ def make_trainer() -> RecordingTrainer:
         gradient_checkpointing=True,
         ema_decay=0.9,
         anchor_distillation=True,
+        anchor_update=sys.argv[3],
         anchor_queue_size=3,
         anchor_weight_times=[0],
         anchor_weights=[0.5],
