@@ -1,5 +1,7 @@
 """When the emotion anchors count, and when they are renewed."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -69,3 +71,39 @@ class AnchorSchedule:
         # the last time due before this epoch ends
         updates_due = int((epoch + 1 - first - 1e-9) // step)
         return first + updates_due * step >= epoch - 1e-9
+
+    def find_idle(
+        self,
+        num_epochs: float,
+        samples: Mapping[str, float] | None = None,
+        queue_size: int = 0,
+        starts_full: bool = False,
+    ) -> list[str]:
+        """
+        What of a training's anchors will do nothing, in words.
+
+        Args:
+            num_epochs (`float`): Epochs of the whole training.
+            samples (`Mapping[str, float]`, *optional*): Training samples of each class in an epoch.
+            queue_size (`int`): Anchors that each class keeps.
+            starts_full (`bool`): Whether the queues are full at the start.
+        """
+        unit = "the training's end at 1" if self.unit == "fraction" else f"its {num_epochs:g} epochs"
+        end = 1.0 if self.unit == "fraction" else num_epochs
+        begins = next((time for time, weight in self.weights if weight > 0), None)
+        if begins is None or begins >= end:
+            when = "has no weight over 0" if begins is None else f"gets its first weight at {begins:g}, beyond {unit}"
+            return [f"their loss never counts: it {when} (`anchor_weight_times`, `anchor_weights`)"]
+        updates = [epoch for epoch in range(math.ceil(num_epochs)) if self.is_update_epoch(epoch, num_epochs)]
+        if starts_full:
+            return [] if updates else ["they stay the random numbers that they start as (`anchor_first_update`)"]
+        if not updates:
+            return [f"they are never filled: the first update falls due at {self.first_update:g}, beyond {unit}"]
+        few = [name for name, count in (samples or {}).items() if count * len(updates) < queue_size]
+        if not few:
+            return []
+        times = "in one epoch" if len(updates) == 1 else f"in {len(updates)} epochs"
+        return [
+            f"{', '.join(few)} will never take part: of each fewer than {queue_size} clips come {times} of updates "
+            "(`anchor_queue_size`, `anchor_update_every`)"
+        ]

@@ -1,5 +1,6 @@
 """The Trainer of the S2D models."""
 
+import math
 import os
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
@@ -75,8 +76,14 @@ class _TrainingHooks(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(
-        self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self,
+        args: S2DTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: DataLoader | None = None,
+        **kwargs,
     ) -> None:
+        self.trainer._begin_anchors(train_dataloader)
         # not where a checkpoint gave it already
         if args.ema_decay is not None and self.trainer.weight_average is None:
             self.trainer.weight_average = WeightAverage(self.trainer.model, args.ema_decay)
@@ -160,6 +167,7 @@ class S2DTrainer(Trainer):
         self.weight_average: WeightAverage | None = None
         self._writes_checkpoint = False
         self._micro_step = 0
+        self._num_epochs = self.args.num_train_epochs
         # the files of the batches since the last optimizer step, for errors
         self.names_of_step: list[str] = []
         # of the step, to enter the anchors after it, each with the generator of its erasing
@@ -344,7 +352,7 @@ class S2DTrainer(Trainer):
             outputs = _average_views(outputs, views)
         loss = classification_loss(outputs.logits, targets, self.model.config)
         if model.training and self.anchors is not None:
-            weight = self.anchor_schedule.weight(self._epoch(), self.args.num_train_epochs)
+            weight = self.anchor_schedule.weight(self._epoch(), self._num_epochs)
             if weight > 0:
                 loss = loss + weight * self.anchors(outputs.logits, outputs.pooler_output)
         if model.training:
@@ -357,7 +365,7 @@ class S2DTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
         """One batch; in chosen epochs it enters the anchors, before the step or after it (`anchor_update`)."""
         if self.anchors is not None and self.anchor_schedule.is_update_epoch(
-            int(self._epoch() + 1e-6), self.args.num_train_epochs
+            int(self._epoch() + 1e-6), self._num_epochs
         ):
             inputs = self._prepare_inputs(inputs)
             if self.args.anchor_update == "before":
@@ -368,6 +376,26 @@ class S2DTrainer(Trainer):
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._micro_step += 1
         return loss
+
+    def _begin_anchors(self, train_dataloader: DataLoader) -> None:
+        """Finds how many epochs there will be, and warns of anchors that will do nothing in these."""
+        self._num_epochs = self.args.num_train_epochs
+        if self.args.max_steps > 0 and has_length(train_dataloader):
+            steps = math.ceil(len(train_dataloader) / self.args.gradient_accumulation_steps)
+            self._num_epochs = self.args.max_steps / steps
+        if self.anchors is None or not self.is_world_process_zero():
+            return
+        samples = None
+        labels = getattr(self.train_dataset, "label_indices", None)
+        if labels is not None:
+            names = self.model.config.id2label
+            counts = np.bincount(labels, minlength=len(names)).astype(float)
+            if self.args.balanced_sampling:  # all that there are come equally often
+                counts = np.where(counts > 0, counts.sum() / np.count_nonzero(counts), 0)
+            samples = {names[i]: count for i, count in enumerate(counts)}
+        starts_full = bool(self.anchors.ready.all())
+        for problem in self.anchor_schedule.find_idle(self._num_epochs, samples, self.anchors.queue_size, starts_full):
+            logger.warning(f"Emotion anchors: {problem}.")
 
     def _batch_generator(self) -> torch.Generator:
         # every process erases and mixes in its own way; resuming needs no state that is not in a checkpoint

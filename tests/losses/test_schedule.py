@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from s2d_hf.losses import AnchorSchedule
@@ -33,6 +35,48 @@ def test_updates_in_every_epoch():
     schedule = AnchorSchedule(first_update=0, update_every=1)
     assert all(schedule.is_update_epoch(epoch, 5) for epoch in range(5))
     assert all(AnchorSchedule(first_update=0, update_every=0.3).is_update_epoch(epoch, 5) for epoch in range(5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_epochs", "given", "expected"),
+    [
+        ({}, 100, {"samples": {"a": 8, "b": 900}, "queue_size": 16}, None),  # filled in epochs 20 and 60
+        (
+            {},
+            100,
+            {"samples": {"a": 7, "b": 0, "c": 8}, "queue_size": 16},
+            "^a, b will never .* in 2 epochs of up",
+        ),
+        (
+            {},
+            50,
+            {"samples": {"a": 15.5, "b": 16}, "queue_size": 16},
+            "^a will never .* in one epoch of updates",
+        ),
+        ({}, 30, {}, "first weight at 30, beyond its 30 epochs"),
+        ({}, 30.5, {}, None),
+        ({"weights": ((0, 0.0),)}, 100, {}, "has no weight over 0"),
+        (
+            {"weights": ((0, 1.0),), "first_update": 20},
+            20,
+            {},
+            "first update falls due at 20, beyond",
+        ),
+        ({"weights": ((0, 1.0),), "first_update": 20}, 20.5, {}, None),
+        ({"weights": ((0, 1.0),), "first_update": 1000}, 100, {"starts_full": True}, "they stay the random numbers"),
+        ({"weights": ((0, 1.0),)}, 100, {"starts_full": True, "samples": {"a": 0}, "queue_size": 16}, None),
+        ({"weights": ((0.3, 1.0),), "first_update": 0.2, "update_every": 0.4, "unit": "fraction"}, 2, {}, None),
+        (
+            {"weights": ((1.0, 1.0),), "first_update": 0, "update_every": 1, "unit": "fraction"},
+            2,
+            {},
+            "training's end at 1",
+        ),
+    ],
+)
+def test_anchors_that_will_do_nothing_are_found(arguments, num_epochs, given, expected):
+    found = AnchorSchedule(**arguments).find_idle(num_epochs, **given)
+    assert found == [] if expected is None else len(found) == 1 and re.search(expected, found[0])
 
 
 @pytest.mark.parametrize(

@@ -522,3 +522,39 @@ def test_two_processes_equal_one_with_twice_the_batch(update, tmp_path):
     torch.testing.assert_close(losses_2, losses_1, atol=1e-4, rtol=1e-4)
     for name in tensors_1:
         torch.testing.assert_close(tensors_2[name], tensors_1[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_idle_anchors_are_warned_of_before_the_training(tmp_path, monkeypatch, balanced):
+    warnings: list[str] = []
+    monkeypatch.setattr("s2d_hf.trainer.trainer.logger.warning", warnings.append)
+    arguments = {
+        "anchor_distillation": True, "anchor_queue_size": 2, "anchor_neighbours": 1, "anchor_first_update": 0,
+        "anchor_weight_times": [0], "anchor_weights": [1.0], "balanced_sampling": balanced,
+    }  # fmt: skip
+    make_trainer(tmp_path, dataset=FramesDataset([0, 0, 0, 1, 1, 2, 2, 3]), **arguments).train()
+    # with balanced sampling, each class that there is comes twice in the epoch
+    idle = "LABEL_4" if balanced else "LABEL_3, LABEL_4"
+    assert len(warnings) == 1 and warnings[0].startswith(f"Emotion anchors: {idle} will never take part")
+    warnings.clear()
+    make_trainer(tmp_path, dataset=FramesDataset([0, 1, 2, 3, 4] * 2), **arguments).train()
+    assert not warnings
+    # `max_steps` counts, and not the epochs that it overrules
+    late = arguments | {"anchor_weight_times": [0, 2], "anchor_weights": [0.0, 1.0], "num_train_epochs": 100}
+    make_trainer(tmp_path, dataset=FramesDataset([0, 1, 2, 3, 4] * 2), **late, max_steps=6).train()
+    assert len(warnings) == 1 and "first weight at 2, beyond its 2 epochs" in warnings[0]
+
+
+def test_times_of_the_anchors_as_fractions_go_by_max_steps(tmp_path, monkeypatch):
+    trainer = make_trainer(
+        tmp_path, dataset=FramesDataset([0, 1, 2, 3] * 3), max_steps=6, num_train_epochs=100, anchor_distillation=True,
+        anchor_unit="fraction", anchor_weight_times=[0, 0.5], anchor_weights=[0.0, 1.0], anchor_first_update=0,
+        anchor_update_every=1, anchor_queue_size=1, anchor_neighbours=1,
+    )  # fmt: skip
+    steps: list[int] = []
+    forward = trainer.anchors.forward
+    monkeypatch.setattr(
+        trainer.anchors, "forward", lambda *args: (steps.append(trainer.state.global_step), forward(*args))[1]
+    )
+    trainer.train()
+    assert steps == [3, 4, 5]  # the second half of six steps in two epochs
