@@ -123,12 +123,13 @@ def test_first_screen_runs_in_its_order(hub, clean_python, shared, face_video, t
 
 def test_local_python_blocks_run(converted, face_video, shared, tmp_path, monkeypatch):
     local = [block for block in blocks("python") if OWN_MODEL not in block][2:]
-    assert len(local) == 3
+    assert len(local) == 4
     monkeypatch.chdir(tmp_path)
     # in place of the download of the detector's weights
     monkeypatch.setenv("TORCH_HOME", str(torch_home(tmp_path, shared)))
     (tmp_path / "meeting.mp4").symlink_to(face_video)
     (tmp_path / "affectnet7").symlink_to(converted)
+    (tmp_path / "s2d_hf").symlink_to(ROOT / "s2d_hf")
     (tmp_path / "path" / "to").mkdir(parents=True)
     ViTModel(ViTConfig(num_hidden_layers=1), add_pooling_layer=False).save_pretrained("path/to/vit")
     for code in local:
