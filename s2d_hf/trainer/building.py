@@ -1,16 +1,19 @@
 """Data, landmark encoder, processors and model of a training stage, from its arguments."""
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets.exceptions import DatasetNotFoundError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import IMAGE_PROCESSOR_NAME, logging
 
 from ..configuration_s2d import S2DConfig
 from ..conversion import read_landmark_encoder
@@ -45,18 +48,25 @@ def load_samples(
     The labelled samples of a folder of class folders, a table, or a split of a dataset of the Hub.
 
     Raises:
-        FileNotFoundError: if `source` looks like a path and there is nothing.
+        FileNotFoundError: if there is nothing at `source`, and the Hub gives no dataset of that name. It is not asked
+            where `source` looks like a path.
         ValueError: if what is there is malformed; see [`from_class_folders`], [`from_table`] and [`from_hub`].
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return from_class_folders(path, kind=kind, labels=labels)
     if path.suffix.lower() in (".csv", ".jsonl"):
         return from_table(path, labels=labels)
-    # a dataset of the Hub is called "name" or "owner/name"
-    if path.exists() or path.is_absolute() or source.startswith(".") or source.count("/") > 1:
+    # a dataset of the Hub is called "name" or "owner/name", where there is no folder "owner"
+    is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", source) is not None
+    if path.exists() or not is_name or (path.parent != Path() and path.parent.is_dir()):
         raise FileNotFoundError(f"{source} is no folder of class folders and no .csv or .jsonl file.")
-    return from_hub(source, split, column=data.media_column, label_column=data.label_column, labels=labels)
+    try:
+        return from_hub(source, split, column=data.media_column, label_column=data.label_column, labels=labels)
+    except (ConnectionError, DatasetNotFoundError) as error:
+        raise FileNotFoundError(
+            f"There is no folder {source}, and no dataset of that name can be had from the Hub: {error}"
+        ) from error
 
 
 def load_stage_samples(
@@ -182,15 +192,24 @@ def _build_augmentation(data: DataArguments, config: S2DConfig) -> ClipAugmentat
     crop_scale = tuple(data.crop_scale)
     if data.rand_augment_ops == 0 and crop_scale == (1.0, 1.0) and data.flip_probability == 0:
         return None
-    return ClipAugmentation(
-        size=config.image_size,
-        num_ops=data.rand_augment_ops,
-        magnitude=data.rand_augment_magnitude,
-        magnitude_std=data.rand_augment_std,
-        scale=crop_scale,
-        ratio=tuple(data.crop_ratio),
-        flip_probability=data.flip_probability,
-    )
+    with fields_named(
+        {
+            "num_ops": "rand_augment_ops",
+            "magnitude": "rand_augment_magnitude",
+            "magnitude_std": "rand_augment_std",
+            "scale": "crop_scale",
+            "ratio": "crop_ratio",
+        }
+    ):
+        return ClipAugmentation(
+            size=config.image_size,
+            num_ops=data.rand_augment_ops,
+            magnitude=data.rand_augment_magnitude,
+            magnitude_std=data.rand_augment_std,
+            scale=crop_scale,
+            ratio=tuple(data.crop_ratio),
+            flip_probability=data.flip_probability,
+        )
 
 
 def find_start(arguments: ModelArguments, needs_labels: bool = False) -> str | None:
@@ -211,10 +230,10 @@ def find_start(arguments: ModelArguments, needs_labels: bool = False) -> str | N
     if is_checkpoint(start):
         options = {"dataset": arguments.checkpoint_dataset, "landmark_weights": _landmark_file(arguments)}
     try:
-        return find_model(start, **options, needs_labels=needs_labels)
+        with fields_named({"dataset": "checkpoint_dataset"}):
+            return find_model(start, **options, needs_labels=needs_labels)
     except ValueError as error:
-        text = str(error).replace(" or the `labels` in their order", "").replace("`dataset`", "`checkpoint_dataset`")
-        raise ValueError(text) from error
+        raise ValueError(str(error).replace(" or the `labels` in their order", "")) from error
 
 
 def _landmark_file(arguments: ModelArguments) -> str | None:
@@ -246,7 +265,20 @@ def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
     source = os.path.expanduser(source)
     if is_url(source) or is_checkpoint(source):
         return read_landmark_encoder(find_landmark_file(source))
-    encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
+    try:
+        with weights_named(source):
+            encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
+    except (OSError, ValueError) as error:
+        if os.path.isfile(os.path.join(source, IMAGE_PROCESSOR_NAME)):
+            raise
+        if os.path.isdir(source):
+            raise ValueError(
+                f"The folder {source} holds no landmark encoder: there is no {IMAGE_PROCESSOR_NAME} in it."
+            ) from error
+        raise FileNotFoundError(
+            f"`landmark_encoder`: there is no file and no folder {source}, and no model of that name can be had from "
+            "the Hub."
+        ) from error
     if encoder is None and arguments.landmark_encoder is not None:
         raise ValueError(f"{source} has no landmark encoder.")
     return encoder
@@ -291,11 +323,12 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
                 f"{arguments.model_name_or_path} is no S2D model: train an image model from it first, with the static "
                 "stage."
             )
-        model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
+        with weights_named(start):
+            model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
     else:
         if is_video:
             overrides.setdefault("temporal_adapters", True)
-        with _no_load_report():
+        with _no_load_report(), weights_named(start):
             model = model_class.from_pretrained(start, **names, **overrides, **attention, ignore_mismatched_sizes=True)
         old_labels = label_names(start_config)
         if old_labels != tuple(labels):
@@ -304,6 +337,7 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
             # transformers' own initialisation passes over weights that were loaded
             nn.init.trunc_normal_(model.classifier.weight, std=model.config.initializer_range)
             nn.init.zeros_(model.classifier.bias)
+    S2DConfig.from_dict(model.config.to_dict())  # checks them: overrides are set one by one, each for itself
     _check_landmarks(model.config, encoder)
     if is_video and arguments.freeze_backbone:
         model.freeze_for_video_tuning()
@@ -327,6 +361,28 @@ def build_processors(config: S2DConfig, encoder: LandmarkEncoder | None) -> dict
         "crop_size": {"height": size, "width": size},
     }
     return {"image": S2DImageProcessor(**options), "video": S2DVideoProcessor(**options, num_frames=config.num_frames)}
+
+
+@contextmanager
+def fields_named(names: Mapping[str, str]) -> Iterator[None]:
+    """Gives the arguments that a `ValueError` speaks of the names of the fields from which they come."""
+    try:
+        yield
+    except ValueError as error:
+        text = re.sub(r"`(\w+)`", lambda match: f"`{names.get(match.group(1), match.group(1))}`", str(error))
+        raise ValueError(text) from error
+
+
+@contextmanager
+def weights_named(source: str) -> Iterator[None]:
+    """
+    Raises:
+        ValueError: that names `source`, where safetensors says of its weights only that they can't be read.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {source} can't be read: {error}.") from error
 
 
 def _check_landmarks(config: S2DConfig, encoder: LandmarkEncoder | None) -> None:
@@ -359,10 +415,12 @@ __all__ = [
     "build_dataset",
     "build_model",
     "build_processors",
+    "fields_named",
     "find_start",
     "label_names",
     "load_landmark_encoder",
     "load_samples",
     "load_stage_samples",
     "stage_kind",
+    "weights_named",
 ]
