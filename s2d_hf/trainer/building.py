@@ -9,7 +9,11 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets.config import HF_DATASETS_CACHE
 from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
@@ -29,7 +33,7 @@ from ..data import (
     from_table,
 )
 from ..data.benchmarks import find_benchmark
-from ..downloads import find_landmark_file
+from ..downloads import find_landmark_file, is_reachable
 from ..file_names_s2d import is_url
 from ..image_processing_s2d import S2DImageProcessor
 from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, LandmarkEncoder
@@ -61,12 +65,20 @@ def load_samples(
     is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", source) is not None
     if path.exists() or not is_name or (path.parent != Path() and path.parent.is_dir()):
         raise FileNotFoundError(f"{source} is no folder of class folders and no .csv or .jsonl file.")
+    missing = f"There is no folder {source}, and no dataset of that name can be had from the Hub"
+    # the client would try again and again
+    if not _is_dataset_cached(source) and not is_reachable(hf_hub_url(source, "README.md", repo_type="dataset")):
+        raise FileNotFoundError(f"{missing}, which is out of reach.")
     try:
         return from_hub(source, split, column=data.media_column, label_column=data.label_column, labels=labels)
     except (ConnectionError, DatasetNotFoundError) as error:
-        raise FileNotFoundError(
-            f"There is no folder {source}, and no dataset of that name can be had from the Hub: {error}"
-        ) from error
+        raise FileNotFoundError(f"{missing}: {error}") from error
+
+
+def _is_dataset_cached(name: str) -> bool:
+    """Whether something of a dataset of the Hub is on this machine, as downloaded or as prepared."""
+    downloaded = Path(HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"))
+    return downloaded.is_dir() or Path(HF_DATASETS_CACHE, name.replace("/", "___")).is_dir()
 
 
 def load_stage_samples(
@@ -265,23 +277,32 @@ def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
     source = os.path.expanduser(source)
     if is_url(source) or is_checkpoint(source):
         return read_landmark_encoder(find_landmark_file(source))
-    try:
-        with weights_named(source):
-            encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
-    except (OSError, ValueError) as error:
-        if os.path.isfile(os.path.join(source, IMAGE_PROCESSOR_NAME)):
-            raise
-        if os.path.isdir(source):
-            raise ValueError(
-                f"The folder {source} holds no landmark encoder: there is no {IMAGE_PROCESSOR_NAME} in it."
-            ) from error
-        raise FileNotFoundError(
-            f"`landmark_encoder`: there is no file and no folder {source}, and no model of that name can be had from "
-            "the Hub."
-        ) from error
+    _check_processor(source)
+    with weights_named(source):
+        encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
     if encoder is None and arguments.landmark_encoder is not None:
         raise ValueError(f"{source} has no landmark encoder.")
     return encoder
+
+
+def _check_processor(source: str) -> None:
+    """
+    Raises:
+        FileNotFoundError: if there is no such folder, and the Hub can't have it or is out of reach.
+        ValueError: if the folder has no image processor.
+    """
+    if os.path.isdir(source):
+        if not os.path.isfile(os.path.join(source, IMAGE_PROCESSOR_NAME)):
+            raise ValueError(
+                f"The folder {source} holds no landmark encoder: there is no {IMAGE_PROCESSOR_NAME} in it."
+            )
+        return
+    missing = f"`landmark_encoder`: there is no file and no folder {source}"
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) is None:
+        raise FileNotFoundError(f"{missing}; a model of the Hub is named OWNER/NAME.")
+    is_cached = isinstance(try_to_load_from_cache(source, IMAGE_PROCESSOR_NAME), str)
+    if not is_cached and not is_reachable(hf_hub_url(source, IMAGE_PROCESSOR_NAME)):
+        raise FileNotFoundError(f"{missing}, and the Hub is out of reach.")
 
 
 def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkEncoder | None) -> PreTrainedModel:

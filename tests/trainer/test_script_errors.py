@@ -1,6 +1,7 @@
 """The scripts in `training/` end in one line where it is the user who can mend it, and `--help` stays readable."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -115,6 +116,7 @@ MISTAKES = {
     "landmark weights missing": (train("--model_name_or_path", "no-landmarks"), r"no-landmarks holds no landmark_enc"),
     "no model": (train(without="--model_name_or_path"), r"`model_name_or_path` is missing"),
     "landmark encoder misspelt": (train("--landmark_encoder", "modle"), r"`landmark_encoder`: .* no folder modle"),
+    "encoder not on the Hub": (train("--landmark_encoder", "me/model"), r"no folder me/model, and the Hub is out of"),
     "landmark file misspelt": (train("--landmark_encoder", "/a/b.pth"), r"`landmark_encoder`: .* no folder /a/b\.pth"),
     "folder of no encoder": (train("--landmark_encoder", "empty"), r"The folder empty holds no landmark encoder"),
     "landmark file no checkpoint": (train("--landmark_encoder", "garbage.pth"), r"garbage\.pth is not a readable"),
@@ -147,7 +149,7 @@ MISTAKES = {
               "--load_best_model_at_end", "--metric_for_best_model", "uarr"),
         r"`metric_for_best_model` must be one of loss, uar, war, f1, recall_dark, recall_light, got 'uarr'",
     ),
-    "schedule's argument": (train("--lr_scheduler_kwargs", '{"min": 1}'), r"has min, which the schedule linear doesn't"),
+    "schedule's argument": (train("--lr_scheduler_kwargs", '{"x": 1}'), r"has x, which the schedule linear doesn't"),
     "schedule's JSON": (train("--lr_scheduler_kwargs", "{min"), r"'{min' is no JSON"),
     "nowhere to resume": (train("--resume_from_checkpoint", "nowhere"), r"names nowhere, and there is no such folder"),
     "output is a file": (train("--output_dir", "file"), r"`output_dir` must be a folder, and file is a file"),
@@ -224,6 +226,16 @@ def test_other_processes_wait_for_the_first_one_to_speak(monkeypatch):
         with pytest.raises(SystemExit, match=re.escape(words)), ends_in_one_line("train.py"):
             raise ValueError("of data")
         assert len(waited) == int(rank)
+
+
+@pytest.mark.parametrize("option", ["--train_data", "--landmark_encoder"])
+def test_a_hub_that_is_out_of_reach_is_not_asked_again_and_again(option, workplace):
+    command = [sys.executable, ROOT / "training" / "train.py", *train(option, "me/faces")]
+    # a port that nothing listens on
+    environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=workplace, env=environment)
+    assert run.returncode == 1 and run.stderr.count("\n") == 1, run.stderr
+    assert "no folder me/faces" in run.stderr and "out of reach" in run.stderr
 
 
 def test_exit_code_is_one_and_nothing_else_is_printed(workplace):
