@@ -18,10 +18,12 @@ import pytest
 from PIL import Image
 from transformers import ViTConfig, ViTModel, pipeline
 
-from s2d_hf import __version__
+from s2d_hf import MobileFaceNetLandmarkEncoder, __version__
 from s2d_hf.cli import build_parser
+from s2d_hf.data import from_table
 from s2d_hf.labels import LABELS
 from s2d_hf.trainer import read_recipe
+from s2d_hf.trainer.building import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,7 +44,7 @@ def load_script(path: Path) -> ModuleType:
 
 def test_all_languages_are_known():
     """So that no block is left out below; nothing is to be run of a citation."""
-    assert set(re.findall(r"```(\S+)\n", README)) == {"bash", "python", "yaml", "bibtex"}
+    assert set(re.findall(r"```(\S+)\n", README)) == {"bash", "python", "yaml", "csv", "bibtex"}
 
 
 def test_ci_runs_the_test_command_of_readme():
@@ -62,10 +64,27 @@ def test_training_command_starts():
 
 
 def test_recipe_is_valid(tmp_path):
-    (recipe,) = blocks("yaml")
+    recipe, overrides = blocks("yaml")
     (tmp_path / "my.yaml").write_text(recipe)
     read = read_recipe([str(tmp_path / "my.yaml"), "--use_cpu"], default="")
     assert [stage.name for stage in read.stages] == ["static", "dynamic"]
+
+    (tmp_path / "small.yaml").write_text(overrides)
+    static, dynamic = read_recipe([str(tmp_path / "small.yaml"), "--use_cpu"], default="").stages
+    encoder = MobileFaceNetLandmarkEncoder(width=0.125)
+    image_model = build_model(static, ("sad", "happy"), encoder)  # without a start
+    assert (image_model.config.hidden_size, image_model.config.image_size) == (192, 112)
+    image_model.save_pretrained(tmp_path / "image")
+    dynamic.model.model_name_or_path = str(tmp_path / "image")
+    assert build_model(dynamic, ("sad", "happy"), encoder).config.num_frames == 8
+
+
+def test_table_has_paths_from_its_folder(tmp_path):
+    (table,) = blocks("csv")
+    (tmp_path / "train.csv").write_text(table)
+    samples = from_table(tmp_path / "train.csv")
+    assert samples.labels == ("happy", "sad")
+    assert [sample.path for sample in samples] == [tmp_path / "clips" / "anna-01.mp4", tmp_path / "clips" / "ben-07"]
 
 
 def test_commands_are_understood():
@@ -123,12 +142,13 @@ def test_first_screen_runs_in_its_order(hub, clean_python, shared, face_video, t
 
 def test_local_python_blocks_run(converted, face_video, shared, tmp_path, monkeypatch):
     local = [block for block in blocks("python") if OWN_MODEL not in block][2:]
-    assert len(local) == 3
+    assert len(local) == 4
     monkeypatch.chdir(tmp_path)
     # in place of the download of the detector's weights
     monkeypatch.setenv("TORCH_HOME", str(torch_home(tmp_path, shared)))
     (tmp_path / "meeting.mp4").symlink_to(face_video)
     (tmp_path / "affectnet7").symlink_to(converted)
+    (tmp_path / "s2d_hf").symlink_to(ROOT / "s2d_hf")
     (tmp_path / "path" / "to").mkdir(parents=True)
     ViTModel(ViTConfig(num_hidden_layers=1), add_pooling_layer=False).save_pretrained("path/to/vit")
     for code in local:

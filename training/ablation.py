@@ -18,6 +18,7 @@ import torch
 
 from s2d_hf import S2DImageProcessor
 from s2d_hf.trainer.recipes import Recipe, read_recipe
+from s2d_hf.trainer.script_errors import ends_in_one_line
 from s2d_hf.trainer.stages import StageResult, run_recipe
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent / "recipes" / "synthetic.yaml"
@@ -84,8 +85,14 @@ def run_variant(recipe_file: str, name: str, seed: int, folder: Path) -> StageRe
     print(f"\n=== {name}, seed {seed}", flush=True)
     arguments = ["--seed", str(seed), "--output_dir", str(place), "--resume_from_checkpoint", "true"]
     recipe = read_recipe([recipe_file, *arguments], default=DEFAULT_RECIPE)
-    recipe.run.compare_landmarks = name == FULL
-    recipe.run.synthetic_data = {**(recipe.run.synthetic_data or {}), "root": str(folder / f"seed-{seed}" / "data")}
+    run = recipe.run
+    if run.synthetic_data is None or run.new_landmark_encoder is None or run.stage != "both":
+        raise ValueError(
+            f"{recipe_file} must have `synthetic_data`, `new_landmark_encoder` and `stage: both`: parts of that whole "
+            "are left out."
+        )
+    run.compare_image_model, run.compare_landmarks = True, name == FULL
+    run.synthetic_data = {**run.synthetic_data, "root": str(folder / f"seed-{seed}" / "data")}
     if name != FULL:
         recipe.stages = [stage for stage in recipe.stages if stage.name != "landmarks"]
         recipe.stages[0].model.landmark_encoder = str(full / "landmarks")
@@ -117,6 +124,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablation"), help="default: %(default)s")
     arguments = parser.parse_args()
+    with ends_in_one_line("ablation.py"):
+        run_ablation(arguments)
+
+
+def run_ablation(arguments: argparse.Namespace) -> None:
+    """Trains all variants and writes the table."""
     scores: dict[str, dict[int, dict[str, float]]] = {name: {} for name in (*COMPARED.values(), FULL, *VARIANTS)}
     for seed in arguments.seeds:
         for name in (FULL, *VARIANTS):

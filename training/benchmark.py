@@ -10,17 +10,28 @@ was broken off goes on, and folds may be given to several jobs (--folds) that sh
 
 import argparse
 import json
+import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from accelerate import PartialState
 
-from s2d_hf.data.benchmarks import BENCHMARKS, find_benchmark
+from s2d_hf.data.benchmarks import BENCHMARKS, Benchmark, find_benchmark
+from s2d_hf.trainer.arguments import S2DTrainingArguments
 from s2d_hf.trainer.benchmark_report import VARIANTS, build_report, collect_results, format_report
-from s2d_hf.trainer.recipes import read_recipe
+from s2d_hf.trainer.recipes import DataArguments, ModelArguments, RunArguments, read_recipe
+from s2d_hf.trainer.script_errors import ends_in_one_line
 from s2d_hf.trainer.stages import run_recipe
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
+# fields of a recipe that are this script's to give, and how they are said to it
+OWN_FIELDS = {
+    "--benchmark": "the benchmark is the first argument",
+    "--fold": "say --folds, with one or several",
+    "--train_data": "the data are the benchmark's, in --data_root",
+    "--test_data": "the data are the benchmark's, in --data_root",
+}
 
 
 def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -42,16 +53,49 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(argv)
 
 
+def as_typed(message: str) -> str:
+    """A message of the package in which fields have the names of this script's options."""
+    kinds = (RunArguments, ModelArguments, DataArguments, S2DTrainingArguments)
+    names = {field.name: f"--{field.name}" for kind in kinds for field in fields(kind)}
+    names |= {"fold": "--folds", "benchmark": "BENCHMARK"}
+
+    def option(match: re.Match) -> str:
+        name, value = match.groups(default="")
+        return f"{names[name]} {value.lower()}".strip() if name in names else match.group()
+
+    # `field`, `field=False` and `field: value`
+    return re.sub(r"`(\w+)(?:(?:=|: )(\w+))?`", option, message)
+
+
+def check_arguments(arguments: argparse.Namespace, more: list[str], benchmark: Benchmark) -> None:
+    """
+    Raises:
+        FileNotFoundError: if there are no such data.
+        ValueError: if there is no such fold, or a field is given that this script gives itself.
+    """
+    unknown = sorted(set(arguments.folds or ()) - set(benchmark.folds))
+    if unknown:
+        raise ValueError(f"--folds: {benchmark.name} has the folds {', '.join(benchmark.folds)}, and no {unknown[0]}.")
+    for typed in (argument.partition("=")[0] for argument in more):
+        if typed in OWN_FIELDS:
+            raise ValueError(f"{typed} can't be given here: {OWN_FIELDS[typed]}.")
+    if not Path(arguments.data_root).is_dir():
+        raise FileNotFoundError(f"--data_root: there is no folder {arguments.data_root}.")
+    if arguments.recipe is not None and not Path(arguments.recipe).is_file():
+        raise FileNotFoundError(f"--recipe: there is no file {arguments.recipe}.")
+
+
 def main() -> None:
     """Runs the benchmark; see `--help`."""
     arguments, more = parse_arguments(sys.argv[1:])
-    try:
-        benchmark = find_benchmark(arguments.benchmark)
-        unknown = sorted(set(arguments.folds or ()) - set(benchmark.folds))
-        if unknown:
-            raise ValueError(f"{benchmark.name} has the folds {', '.join(benchmark.folds)}, and no {unknown[0]}.")
-    except ValueError as error:
-        sys.exit(f"benchmark.py: error: {error}")
+    with ends_in_one_line("benchmark.py", as_typed):
+        run_benchmark(arguments, more)
+
+
+def run_benchmark(arguments: argparse.Namespace, more: list[str]) -> None:
+    """Trains or evaluates all that is asked for, and writes the report."""
+    benchmark = find_benchmark(arguments.benchmark)
+    check_arguments(arguments, more, benchmark)
     output_dir = arguments.output_dir or Path("outputs") / benchmark.name.lower()
     # AffectNet-7 and AffectNet-8 have one recipe
     recipe = arguments.recipe or str(RECIPES / f"{benchmark.name.lower().replace('-', '').rstrip('0123456789')}.yaml")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from s2d_hf.trainer.recipes import read_recipe
+from s2d_hf.trainer.script_errors import ends_in_one_line
 from s2d_hf.trainer.stages import run_recipe
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent / "recipes" / "synthetic.yaml"
@@ -17,11 +18,8 @@ DEFAULT_RECIPE = Path(__file__).resolve().parent / "recipes" / "synthetic.yaml"
 
 def main() -> None:
     """Runs the training."""
-    try:
-        recipe = read_recipe(sys.argv[1:], default=DEFAULT_RECIPE)
-    except (OSError, ValueError) as error:
-        sys.exit(f"train.py: error: {error}")
-    run_recipe(recipe)
+    with ends_in_one_line("train.py"):
+        run_recipe(read_recipe(sys.argv[1:], default=DEFAULT_RECIPE))
 
 
 if __name__ == "__main__":

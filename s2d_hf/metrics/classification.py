@@ -1,7 +1,9 @@
 """The scores of the expression benchmarks: UAR, WAR, recalls, F1 and the confusion matrix."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -69,7 +71,7 @@ def classification_report(
     Raises:
         ValueError: if shapes or lengths don't fit, there are no samples, scores are NaN or infinite, labels are not
             integers or out of range, or names repeat; the message names the argument.
-        ImportError: if scikit-learn is not installed.
+        ImportError: if evaluate or scikit-learn is not installed.
 
     Example:
     ```python
@@ -78,49 +80,31 @@ def classification_report(
     (0.75, 1.0, [[1, 0], [1, 2]])
     ```
     """
-    scores = _read_scores("logits_or_scores", logits_or_scores)
-    num_samples, num_classes = scores.shape
-    true = _read_integers("labels", labels, num_samples, "logits_or_scores")
     names = _read_label_names(label_names)
-    if len(names) != num_classes:
-        raise ValueError(
-            f"`label_names` has {len(names)} names, but `logits_or_scores` has {num_classes} columns; "
-            "give one name for each column."
-        )
-    outside = np.flatnonzero((true < 0) | (true >= num_classes))
-    if outside.size:
-        raise ValueError(
-            f"`labels` must be from 0 to {num_classes - 1}, but {outside.size} of {num_samples} are not, the first "
-            f"one, {true[outside[0]]}, at index {outside[0]}."
-        )
+    predicted, true = _read_classes(logits_or_scores, labels, names)
+    module = _import_module()
+    from sklearn.metrics import confusion_matrix
 
-    try:
-        from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
-    except ImportError as error:
-        raise ImportError('Metrics need scikit-learn; install it with `pip install "s2d-hf[train]"`.') from error
-
-    predicted = scores.argmax(axis=1)
-    # which classes count is said to every function: scikit-learn would also count classes that are only predicted
-    present = np.unique(true)
-    recalls = recall_score(true, predicted, labels=present, average=None)
-    recall: dict[str, float | None] = dict.fromkeys(names)
-    recall |= {names[index]: float(value) for index, value in zip(present, recalls, strict=True)}
-    matrix = confusion_matrix(true, predicted, labels=np.arange(num_classes))
+    scores = module.score_classes(predicted, true, len(names))
+    matrix = confusion_matrix(true, predicted, labels=np.arange(len(names)))
+    support = matrix.sum(axis=1).tolist()
+    recalls = [float(recall) if count else None for recall, count in zip(scores["recalls"], support, strict=True)]
     return ClassificationReport(
         label_names=names,
-        uar=float(recall_score(true, predicted, labels=present, average="macro")),
-        war=float(accuracy_score(true, predicted)),
-        f1=float(f1_score(true, predicted, labels=present, average="macro")),
-        recall=recall,
-        support=dict(zip(names, matrix.sum(axis=1).tolist(), strict=True)),
-        absent_labels=tuple(name for name in names if recall[name] is None),
+        uar=scores["uar"],
+        war=scores["war"],
+        f1=scores["f1"],
+        recall=dict(zip(names, recalls, strict=True)),
+        support=dict(zip(names, support, strict=True)),
+        absent_labels=tuple(name for name, count in zip(names, support, strict=True) if not count),
         confusion_matrix=matrix,
     )
 
 
 def compute_metrics_fn(label_names: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
     """
-    Makes the function that [`~transformers.Trainer`] takes as `compute_metrics`.
+    Makes the function that [`~transformers.Trainer`] takes as `compute_metrics`. It computes them with the module of
+    `evaluate` in this package, `uar_war`.
 
     Args:
         label_names (`Sequence[str]`): The names of the C classes, in order.
@@ -133,6 +117,7 @@ def compute_metrics_fn(label_names: Sequence[str]) -> Callable[[EvalPrediction],
 
     Raises:
         ValueError: if `label_names` is empty, or names repeat.
+        ImportError: if evaluate or scikit-learn is not installed.
 
     Example:
     ```python
@@ -141,18 +126,51 @@ def compute_metrics_fn(label_names: Sequence[str]) -> Callable[[EvalPrediction],
     ```
     """
     names = _read_label_names(label_names)
+    module = _import_module()
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         logits = prediction.predictions
         if isinstance(logits, tuple):
             logits = logits[0]
-        report = classification_report(logits, prediction.label_ids, names)
-        recalls = {
-            f"recall_{name}": float("nan") if recall is None else recall for name, recall in report.recall.items()
-        }
-        return {"uar": report.uar, "war": report.war, "f1": report.f1, **recalls}
+        predicted, true = _read_classes(logits, prediction.label_ids, names)
+        # every process computes all: in memory, and in a folder of its own, they don't meet
+        with tempfile.TemporaryDirectory() as folder:
+            metric = module.UarWar(keep_in_memory=True, cache_dir=folder)
+            return metric.compute(predictions=predicted, references=true, label_names=names)
 
     return compute_metrics
+
+
+def _import_module() -> ModuleType:
+    """The `evaluate` module, when it is needed: whoever doesn't train may lack its imports."""
+    try:
+        from .uar_war import uar_war
+    except ImportError as error:
+        raise ImportError(
+            'Metrics need evaluate and scikit-learn; install them with `pip install "s2d-hf[train]"`.'
+        ) from error
+    return uar_war
+
+
+def _read_classes(
+    logits_or_scores: ArrayLike, labels: ArrayLike, names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true classes, each of shape (N,), of the arguments of [`classification_report`]."""
+    scores = _read_scores("logits_or_scores", logits_or_scores)
+    num_samples, num_classes = scores.shape
+    true = _read_integers("labels", labels, num_samples, "logits_or_scores")
+    if len(names) != num_classes:
+        raise ValueError(
+            f"`label_names` has {len(names)} names, but `logits_or_scores` has {num_classes} columns; "
+            "give one name for each column."
+        )
+    outside = np.flatnonzero((true < 0) | (true >= num_classes))
+    if outside.size:
+        raise ValueError(
+            f"`labels` must be from 0 to {num_classes - 1}, but {outside.size} of {num_samples} are not, the first "
+            f"one, {true[outside[0]]}, at index {outside[0]}."
+        )
+    return scores.argmax(axis=1), true
 
 
 def _read_scores(argument: str, values: ArrayLike) -> np.ndarray:

@@ -1,9 +1,12 @@
 """What can be set for a training, beside all that transformers' TrainingArguments have."""
 
+import inspect
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+from transformers.trainer_utils import HubStrategy, SchedulerType
 
 from ..losses import AnchorSchedule
 
@@ -106,9 +109,12 @@ class S2DTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # torch would warn that it can't
         if self.ddp_find_unused_parameters is None:
             # the last prompt norm is never used; Trainer would only look for such where gradients aren't checkpointed
             self.ddp_find_unused_parameters = True
+        self._check_schedule()
         if self.learning_rate_batch is not None and self.learning_rate_batch < 1:
             raise ValueError(f"`learning_rate_batch` must be at least 1, got {self.learning_rate_batch}.")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
@@ -136,6 +142,14 @@ class S2DTrainingArguments(TrainingArguments):
             raise ValueError(f"`anchor_update` must be 'before' or 'after', got {self.anchor_update!r}.")
         if self.anchor_distillation:
             self.anchor_schedule  # noqa: B018  # refuses impossible schedules before anything is loaded
+
+    def _check_schedule(self) -> None:
+        """Trainer itself would find out when everything is loaded."""
+        kind = SchedulerType(self.lr_scheduler_type)
+        taken = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[kind]).parameters
+        unknown = sorted(set(self.lr_scheduler_kwargs or {}) - set(taken))
+        if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+            raise ValueError(f"`lr_scheduler_kwargs` has {unknown[0]}, which the schedule {kind.value} doesn't take.")
 
     @property
     def anchor_schedule(self) -> AnchorSchedule:

@@ -1,16 +1,23 @@
 """Data, landmark encoder, processors and model of a training stage, from its arguments."""
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets.config import HF_DATASETS_CACHE
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import IMAGE_PROCESSOR_NAME, logging
 
 from ..configuration_s2d import S2DConfig
 from ..conversion import read_landmark_encoder
@@ -26,7 +33,7 @@ from ..data import (
     from_table,
 )
 from ..data.benchmarks import find_benchmark
-from ..downloads import find_landmark_file
+from ..downloads import find_landmark_file, is_reachable
 from ..file_names_s2d import is_url
 from ..image_processing_s2d import S2DImageProcessor
 from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, LandmarkEncoder
@@ -46,18 +53,33 @@ def load_samples(
     The labelled samples of a folder of class folders, a table, or a split of a dataset of the Hub.
 
     Raises:
-        FileNotFoundError: if `source` looks like a path and there is nothing.
+        FileNotFoundError: if there is nothing at `source`, and the Hub gives no dataset of that name. It is not asked
+            where `source` looks like a path.
         ValueError: if what is there is malformed; see [`from_class_folders`], [`from_table`] and [`from_hub`].
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return from_class_folders(path, kind=kind, labels=labels)
     if path.suffix.lower() in (".csv", ".jsonl"):
         return from_table(path, labels=labels)
-    # a dataset of the Hub is called "name" or "owner/name"
-    if path.exists() or path.is_absolute() or source.startswith(".") or source.count("/") > 1:
+    # a dataset of the Hub is called "name" or "owner/name", where there is no folder "owner"
+    is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", source) is not None
+    if path.exists() or not is_name or (path.parent != Path() and path.parent.is_dir()):
         raise FileNotFoundError(f"{source} is no folder of class folders and no .csv or .jsonl file.")
-    return from_hub(source, split, column=data.media_column, label_column=data.label_column, labels=labels)
+    missing = f"There is no folder {source}, and no dataset of that name can be had from the Hub"
+    # the client would try again and again
+    if not _is_dataset_cached(source) and not is_reachable(hf_hub_url(source, "README.md", repo_type="dataset")):
+        raise FileNotFoundError(f"{missing}, which is out of reach.")
+    try:
+        return from_hub(source, split, column=data.media_column, label_column=data.label_column, labels=labels)
+    except (ConnectionError, DatasetNotFoundError) as error:
+        raise FileNotFoundError(f"{missing}: {error}") from error
+
+
+def _is_dataset_cached(name: str) -> bool:
+    """Whether something of a dataset of the Hub is on this machine, as downloaded or as prepared."""
+    downloaded = Path(HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"))
+    return downloaded.is_dir() or Path(HF_DATASETS_CACHE, name.replace("/", "___")).is_dir()
 
 
 def load_stage_samples(
@@ -184,18 +206,30 @@ def _build_augmentation(data: DataArguments, config: S2DConfig) -> ClipAugmentat
     crop_scale = tuple(data.crop_scale)
     if data.rand_augment_ops == 0 and crop_scale == (1.0, 1.0) and data.flip_probability == 0:
         return None
-    return ClipAugmentation(
-        size=config.image_size,
-        num_ops=data.rand_augment_ops,
-        magnitude=data.rand_augment_magnitude,
-        magnitude_std=data.rand_augment_std,
-        scale=crop_scale,
-        ratio=tuple(data.crop_ratio),
-        flip_probability=data.flip_probability,
-        fill=tuple(data.augmentation_fill),
-        order=data.augmentation_order,
-        interpolation=data.augmentation_interpolation,
-    )
+    with fields_named(
+        {
+            "num_ops": "rand_augment_ops",
+            "magnitude": "rand_augment_magnitude",
+            "magnitude_std": "rand_augment_std",
+            "scale": "crop_scale",
+            "ratio": "crop_ratio",
+            "fill": "augmentation_fill",
+            "order": "augmentation_order",
+            "interpolation": "augmentation_interpolation",
+        }
+    ):
+        return ClipAugmentation(
+            size=config.image_size,
+            num_ops=data.rand_augment_ops,
+            magnitude=data.rand_augment_magnitude,
+            magnitude_std=data.rand_augment_std,
+            scale=crop_scale,
+            ratio=tuple(data.crop_ratio),
+            flip_probability=data.flip_probability,
+            fill=tuple(data.augmentation_fill),
+            order=data.augmentation_order,
+            interpolation=data.augmentation_interpolation,
+        )
 
 
 def find_start(arguments: ModelArguments, needs_labels: bool = False) -> str | None:
@@ -216,10 +250,10 @@ def find_start(arguments: ModelArguments, needs_labels: bool = False) -> str | N
     if is_checkpoint(start):
         options = {"dataset": arguments.checkpoint_dataset, "landmark_weights": _landmark_file(arguments)}
     try:
-        return find_model(start, **options, needs_labels=needs_labels)
+        with fields_named({"dataset": "checkpoint_dataset"}):
+            return find_model(start, **options, needs_labels=needs_labels)
     except ValueError as error:
-        text = str(error).replace(" or the `labels` in their order", "").replace("`dataset`", "`checkpoint_dataset`")
-        raise ValueError(text) from error
+        raise ValueError(str(error).replace(" or the `labels` in their order", "")) from error
 
 
 def _landmark_file(arguments: ModelArguments) -> str | None:
@@ -251,10 +285,32 @@ def load_landmark_encoder(arguments: ModelArguments) -> LandmarkEncoder | None:
     source = os.path.expanduser(source)
     if is_url(source) or is_checkpoint(source):
         return read_landmark_encoder(find_landmark_file(source))
-    encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
+    _check_processor(source)
+    with weights_named(source):
+        encoder = S2DImageProcessor.from_pretrained(source).landmark_encoder
     if encoder is None and arguments.landmark_encoder is not None:
         raise ValueError(f"{source} has no landmark encoder.")
     return encoder
+
+
+def _check_processor(source: str) -> None:
+    """
+    Raises:
+        FileNotFoundError: if there is no such folder, and the Hub can't have it or is out of reach.
+        ValueError: if the folder has no image processor.
+    """
+    if os.path.isdir(source):
+        if not os.path.isfile(os.path.join(source, IMAGE_PROCESSOR_NAME)):
+            raise ValueError(
+                f"The folder {source} holds no landmark encoder: there is no {IMAGE_PROCESSOR_NAME} in it."
+            )
+        return
+    missing = f"`landmark_encoder`: there is no file and no folder {source}"
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) is None:
+        raise FileNotFoundError(f"{missing}; a model of the Hub is named OWNER/NAME.")
+    is_cached = isinstance(try_to_load_from_cache(source, IMAGE_PROCESSOR_NAME), str)
+    if not is_cached and not is_reachable(hf_hub_url(source, IMAGE_PROCESSOR_NAME)):
+        raise FileNotFoundError(f"{missing}, and the Hub is out of reach.")
 
 
 def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkEncoder | None) -> PreTrainedModel:
@@ -301,11 +357,12 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
                 f"{arguments.model_name_or_path} is no S2D model: train an image model from it first, with the static "
                 "stage."
             )
-        model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
+        with weights_named(start):
+            model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
     else:
         if is_video:
             overrides.setdefault("temporal_adapters", True)
-        with _no_load_report():
+        with _no_load_report(), weights_named(start):
             model, info = model_class.from_pretrained(
                 start, **names, **overrides, **attention, ignore_mismatched_sizes=True, output_loading_info=True
             )
@@ -316,6 +373,7 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
             # transformers' own initialisation passes over weights that were loaded
             nn.init.trunc_normal_(model.classifier.weight, std=model.config.initializer_range)
             nn.init.zeros_(model.classifier.bias)
+    S2DConfig.from_dict(model.config.to_dict())  # checks them: overrides are set one by one, each for itself
     _check_landmarks(model.config, encoder)
     if is_video and arguments.freeze_backbone:
         model.freeze_for_video_tuning()
@@ -333,7 +391,7 @@ def load_for_evaluation(stage: StageArguments) -> PreTrainedModel:
     """
     start = find_start(stage.model, needs_labels=True)
     model_class = S2DForImageClassification if stage.name == "static" else S2DForVideoClassification
-    with _no_load_report():
+    with _no_load_report(), weights_named(stage.model.model_name_or_path):
         model, info = model_class.from_pretrained(start, output_loading_info=True)
     refuse_new_weights(info, stage.model.model_name_or_path)
     return model
@@ -356,6 +414,28 @@ def build_processors(config: S2DConfig, encoder: LandmarkEncoder | None) -> dict
         "crop_size": {"height": size, "width": size},
     }
     return {"image": S2DImageProcessor(**options), "video": S2DVideoProcessor(**options, num_frames=config.num_frames)}
+
+
+@contextmanager
+def fields_named(names: Mapping[str, str]) -> Iterator[None]:
+    """Gives the arguments that a `ValueError` speaks of the names of the fields from which they come."""
+    try:
+        yield
+    except ValueError as error:
+        text = re.sub(r"`(\w+)`", lambda match: f"`{names.get(match.group(1), match.group(1))}`", str(error))
+        raise ValueError(text) from error
+
+
+@contextmanager
+def weights_named(source: str) -> Iterator[None]:
+    """
+    Raises:
+        ValueError: that names `source`, where safetensors says of its weights only that they can't be read.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {source} can't be read: {error}.") from error
 
 
 def _check_landmarks(config: S2DConfig, encoder: LandmarkEncoder | None) -> None:
@@ -388,6 +468,7 @@ __all__ = [
     "build_dataset",
     "build_model",
     "build_processors",
+    "fields_named",
     "find_start",
     "label_names",
     "load_for_evaluation",
@@ -395,4 +476,5 @@ __all__ = [
     "load_samples",
     "load_stage_samples",
     "stage_kind",
+    "weights_named",
 ]

@@ -4,19 +4,20 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
-from transformers import HfArgumentParser
 
 from ..data.augmentation import FILL, INTERPOLATIONS, ORDERS
 from ..data.benchmarks import BENCHMARKS, find_benchmark
 from ..labels import LABELS
 from .arguments import S2DTrainingArguments
+from .option_parser import OptionParser
 
 STAGES = ("static", "dynamic")
 STAGE_CHOICES = (*STAGES, "both")
 LANDMARK_STAGE = "landmarks"
+SECTIONS = (LANDMARK_STAGE, *STAGES)
 
 
 @dataclass
@@ -274,28 +275,6 @@ class Recipe:
     stages: list[StageArguments]
 
 
-class _Parser(HfArgumentParser):
-    """Takes its arguments from recipes too, so errors are raised and not printed."""
-
-    def __init__(self):
-        super().__init__(
-            (RunArguments, ModelArguments, DataArguments, S2DTrainingArguments),
-            allow_abbrev=False,
-            usage="train.py [RECIPE.yaml] [--FIELD VALUE ...] [--static.FIELD VALUE ...] [--dynamic.FIELD VALUE ...]",
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-    def parse(self, argv: Sequence[str]) -> tuple[RunArguments, ModelArguments, DataArguments, S2DTrainingArguments]:
-        *arguments, unknown = self.parse_args_into_dataclasses(
-            args=list(argv), return_remaining_strings=True, look_for_args_file=False
-        )
-        if unknown:
-            raise ValueError(f"there is no field `{unknown[0].lstrip('-')}`; --help lists them.")
-        return tuple(arguments)
-
-
 def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
     """
     A training from the command line and a recipe file.
@@ -307,7 +286,7 @@ def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
 
     Args:
         argv (`Sequence[str]`): The arguments, without the program's name: first, if any, the recipe.
-        default (`str` or `Path`): The recipe that is used if none is named, and no training data either.
+        default (`str` or `Path`): The recipe that is used if none is named, and no data either.
 
     Raises:
         FileNotFoundError: if there is no such recipe.
@@ -318,7 +297,7 @@ def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
     path: Path | None = None
     if argv and not argv[0].startswith("-"):
         path = Path(argv.pop(0))
-    elif not _fields_of(argv) & {"train_data", "benchmark"}:
+    elif not _fields_of(argv) & {"train_data", "test_data", "benchmark"}:
         path = Path(default)
     fields = {} if path is None else _read_yaml(path)
     try:
@@ -329,8 +308,21 @@ def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
 
 
 def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
-    parser = _Parser()
-    sections = {stage: _as_section(stage, values.pop(stage, None)) for stage in (LANDMARK_STAGE, *STAGES)}
+    parser = OptionParser(
+        {
+            "the run": RunArguments,
+            "the model": ModelArguments,
+            "the data": DataArguments,
+            "the training": S2DTrainingArguments,
+        },
+        usage="train.py [RECIPE.yaml] [--FIELD VALUE ...] [--static.FIELD VALUE ...] [--dynamic.FIELD VALUE ...]",
+        sections=SECTIONS,
+    )
+    given = {stage: _as_section(stage, values.pop(stage, None)) for stage in SECTIONS}
+    for names in (values, *given.values()):
+        parser.check_fields(names)
+    parser.check_options(argv)
+    sections = {stage: _as_arguments(fields) for stage, fields in given.items()}
     typed = _split_by_section(argv, sections)
     shared = [*_as_arguments(values), *typed[""]]
     run, *_, training = parser.parse(shared)
@@ -386,6 +378,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"There is no recipe {path}.")
     try:
         fields = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ValueError(f"{path} is no YAML file{line}: {error.problem}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML file: {error}") from error
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
@@ -407,10 +402,11 @@ def _as_arguments(fields: dict[str, Any]) -> list[str]:
     return argv
 
 
-def _as_section(name: str, fields: Any) -> list[str]:
-    if fields is not None and not isinstance(fields, dict):
+def _as_section(name: str, fields: Any) -> dict[str, Any]:
+    fields = {} if fields is None else fields
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise ValueError(f"the section `{name}` must hold fields and their values, got {fields!r}.")
-    return _as_arguments(fields or {})
+    return fields
 
 
 def _as_mapping(name: str, value: dict | str | None) -> dict[str, Any] | None:

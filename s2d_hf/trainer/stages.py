@@ -5,7 +5,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .building import (
     build_dataset,
     build_model,
     build_processors,
+    fields_named,
     find_start,
     label_names,
     load_for_evaluation,
@@ -75,6 +76,8 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
         ValueError: if arguments contradict each other, or data are malformed.
     """
     run = recipe.run
+    if recipe.output_dir.exists() and not recipe.output_dir.is_dir():
+        raise NotADirectoryError(f"`output_dir` must be a folder, and {recipe.output_dir} is a file.")
     if run.synthetic_data is not None:
         _use_synthetic_data(recipe)
     results: list[StageResult] = []
@@ -326,15 +329,31 @@ def _build_trainer(
     processor = processors[stage_kind(stage)]
     if stage.training.do_eval and "validation" not in datasets:
         raise ValueError("`eval_strategy` is on, and there is no `validation_data` to evaluate.")
-    return S2DTrainer(
-        model=model,
-        args=stage.training,
-        train_dataset=datasets.get("train"),
-        eval_dataset=datasets.get("validation"),
-        processing_class=processor,
-        data_collator=ClipCollator(processor),
-        compute_metrics=compute_metrics_fn(label_names(model.config)),
-    )
+    labels = label_names(model.config)
+    if stage.training.load_best_model_at_end and stage.training.do_eval:
+        _check_best_metric(stage.training.metric_for_best_model, labels)
+    try:
+        with fields_named({"num_neighbours": "anchor_neighbours", "queue_size": "anchor_queue_size"}):
+            return S2DTrainer(
+                model=model,
+                args=stage.training,
+                train_dataset=datasets.get("train"),
+                eval_dataset=datasets.get("validation"),
+                processing_class=processor,
+                data_collator=ClipCollator(processor),
+                compute_metrics=compute_metrics_fn(labels),
+            )
+    except RuntimeError as error:
+        if "to be installed" not in str(error):
+            raise
+        raise ImportError(f"`report_to`: {error}") from error  # what transformers raises of loggers that are missing
+
+
+def _check_best_metric(name: str | None, labels: Sequence[str]) -> None:
+    """Trainer itself finds out after the first epoch."""
+    known = ["loss", "uar", "war", "f1", *(f"recall_{label}" for label in labels)]
+    if name is not None and name.removeprefix("eval_") not in known:
+        raise ValueError(f"`metric_for_best_model` must be one of {', '.join(known)}, got {name!r}.")
 
 
 def _predict(trainer: S2DTrainer, dataset: ClipDataset | CachedClips, labels: tuple[str, ...]) -> ClassificationReport:
@@ -401,6 +420,9 @@ def _resumes(given: str | None) -> bool:
 
 def _use_synthetic_data(recipe: Recipe) -> None:
     """Draws the data set unless it is there, and makes it the data of all stages that name none."""
+    for data in (stage.data for stage in recipe.stages):
+        if data.train_data is None and data.test_data is not None:
+            raise ValueError("`synthetic_data` draws `train_data` and `test_data`: name both of these, or neither.")
     arguments = dict(recipe.run.synthetic_data or {})
     arguments.setdefault("seed", recipe.stages[-1].training.seed)
     root = Path(arguments.pop("root", recipe.output_dir / "data"))
@@ -446,7 +468,10 @@ def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
         return folder
     _say(f"\nLandmark encoder: {folder}")
     set_seed(stage.training.seed)
-    encoder: LandmarkEncoder = MobileFaceNetLandmarkEncoder(**run.new_landmark_encoder)
+    try:
+        encoder: LandmarkEncoder = MobileFaceNetLandmarkEncoder(**run.new_landmark_encoder)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`new_landmark_encoder`: {error}") from error
     datasets = {}
     size = (run.synthetic_data or {}).get("image_size", _default_of(write_synthetic_dataset, "image_size"))
     for name, root in (("train", stage.data.train_data), ("test", stage.data.test_data)):

@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,10 +139,15 @@ def test_report_refuses(arguments, message):
         classification_report(*arguments)
 
 
-def test_report_without_scikit_learn_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(ImportError, match=r"scikit-learn.*s2d-hf\[train\]"):
+@pytest.mark.parametrize("missing", ["sklearn.metrics", "evaluate"])
+def test_what_is_not_installed_is_named(missing, monkeypatch):
+    monkeypatch.delitem(sys.modules, "s2d_hf.metrics.uar_war.uar_war", raising=False)
+    monkeypatch.delattr("s2d_hf.metrics.uar_war.uar_war", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"evaluate and scikit-learn.*s2d-hf\[train\]"):
         classification_report(FIVE_IN_FIVE, [0] * 5, NAMES)
+    with pytest.raises(ImportError, match=r"evaluate and scikit-learn.*s2d-hf\[train\]"):
+        compute_metrics_fn(NAMES)
 
 
 def test_compute_metrics_has_the_same_keys_whichever_classes_occur():
@@ -188,3 +194,14 @@ def test_trainer_reports_the_metrics(tmp_path):
     expected = count_by_hand(logits, true)
     assert metrics["eval_uar"] == pytest.approx(expected["uar"])
     assert metrics["eval_war"] == pytest.approx(expected["war"])
+    assert metrics["eval_f1"] == pytest.approx(expected["f1"])
+    assert metrics["eval_recall_sad"] == pytest.approx(expected["recalls"][1])
+
+
+def test_evaluations_at_once_do_not_meet():
+    """As of several processes, each of which computes the scores of all samples."""
+    compute_metrics = compute_metrics_fn(NAMES)
+    samples = [draw_samples(seed, 300, [0, 1, 2, 3, 4]) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda s: compute_metrics(EvalPrediction(predictions=s[0], label_ids=s[1])), samples))
+    assert [metrics["war"] for metrics in found] == [count_by_hand(*sample)["war"] for sample in samples]

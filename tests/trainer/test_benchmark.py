@@ -133,14 +133,14 @@ def test_mistakes_are_named(image_model, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="DFEW has the folds 1, 2, 3, 4, 5, and no 7"):
         run_script(monkeypatch, "DFEW", "--data_root", str(root), "--folds", "7")
     out = ["--output_dir", str(tmp_path / "out")]
-    with pytest.raises(ValueError, match=r"expected 9,356 .*samples, found 14"):
+    with pytest.raises(SystemExit, match=r"expected 9,356 .*samples, found 14"):
         run_script(monkeypatch, "DFEW", "--data_root", str(root), *out, "--model_name_or_path", str(image_model))
-    with pytest.raises(ValueError, match=r"has the labels LABEL_0, LABEL_1, and the test data happy"):
+    with pytest.raises(SystemExit, match=r"has the labels LABEL_0, LABEL_1, and the test data happy"):
         run_script(
             monkeypatch, "DFEW", "--data_root", str(root), *out, "--folds", "1", "--evaluate_only", str(image_model),
             *SMALL,
         )  # fmt: skip
-    with pytest.raises(ValueError, match="RAF-DB has images, and the dynamic stage needs videos"):
+    with pytest.raises(SystemExit, match="RAF-DB has images, and the dynamic stage needs videos"):
         run_script(
             monkeypatch, "RAF-DB", "--data_root", str(root), *out, "--recipe", str(recipe_of("DFEW")),
             "--model_name_or_path", str(image_model), *SMALL,
