@@ -132,8 +132,8 @@ class S2DTrainer(Trainer):
         anchors ([`EmotionAnchors`], *optional*): Made from the arguments if not given.
 
     Raises:
-        ValueError: if no processor is given, the model needs landmarks and the processor has no encoder, or
-            `ema_decay` is given with FSDP or DeepSpeed.
+        ValueError: if no processor is given, the model needs landmarks and the processor has no encoder, FSDP is asked
+            for where accelerate would pass over it, or `ema_decay` is given with FSDP or DeepSpeed.
     """
 
     args: S2DTrainingArguments
@@ -147,6 +147,11 @@ class S2DTrainer(Trainer):
             raise ValueError("`processing_class` is missing: pass the model's video or image processor.")
         if self.model.config.prompt_type != "none" and processor.landmark_encoder is None:
             raise ValueError("The model is guided by landmarks, and `processing_class` has no landmark encoder.")
+        if not self.is_fsdp_enabled and (self.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"):
+            raise ValueError(
+                "FSDP is asked for. accelerate has it for processes on GPUs alone, and would silently leave it out on "
+                f"{self.args.device.type!r}: remove `fsdp` (or `distributed_type: FSDP`), to train with DDP."
+            )
         if self.args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "`ema_decay` needs whole weights in every process: it can't be used with FSDP or DeepSpeed."
