@@ -741,7 +741,8 @@ class S2DPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # the losses below are means over the batch; the Trainer must not divide them again
     accepts_loss_kwargs = False
-    _no_split_modules = ["S2DEmbeddings", "S2DLayer", "S2DPromptLayer"]
+    # the patch embedding (Conv2d) by itself, since it runs before `S2DEmbeddings.forward`: FSDP2 gathers by module
+    _no_split_modules = ["Conv2d", "S2DEmbeddings", "S2DLayer", "S2DPromptLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -1055,7 +1056,7 @@ class S2DModel(S2DPreTrainedModel):
                 all_hidden_states += (hidden_states,)
             if output_attentions:
                 all_attentions += (weights,)
-        hidden_states = self.layernorm(hidden_states)
+        hidden_states = self._with_unused_norm(self.layernorm(hidden_states))
         if output_hidden_states:
             all_hidden_states = (*all_hidden_states[:-1], hidden_states)
 
@@ -1074,6 +1075,19 @@ class S2DModel(S2DPreTrainedModel):
             hidden_states=all_hidden_states,
             attentions=all_attentions,
         )
+
+    def _with_unused_norm(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        The same values, from which the last prompt norm gets a gradient of zeros: DDP waits for a gradient of every
+        trained parameter, and a resumed FSDP2 training for its optimizer's state.
+        """
+        norms = self.prompt_norms[-1:] if torch.is_grad_enabled() else []
+        unused = [parameter for norm in norms for parameter in norm.parameters() if parameter.requires_grad]
+        for parameter in unused:
+            if not parameter.is_meta:  # as offloaded ones are, which are not trained
+                # the sum of no elements, which is 0 whatever the weights are
+                hidden_states = hidden_states + parameter[:0].sum().to(hidden_states.device)
+        return hidden_states
 
     def _embed_landmarks(self, features: torch.Tensor, rows: int, columns: int) -> ProjectedTokens:
         if features.shape[-2:] != (rows, columns):

@@ -1,6 +1,7 @@
 """What can be set for a training, beside all that transformers' TrainingArguments have."""
 
 import inspect
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +18,8 @@ class S2DTrainingArguments(TrainingArguments):
     [`~transformers.TrainingArguments`] and what the paper's training adds. `label_smoothing_factor` is theirs.
 
     Raises:
-        ValueError: if a value is out of range; the message names it.
+        ValueError: if a value is out of range; the message names it. Or if torchrun has started several processes that
+            don't know of each other.
     """
 
     remove_unused_columns: bool = field(
@@ -26,6 +28,9 @@ class S2DTrainingArguments(TrainingArguments):
     # a loss that is NaN stops the training, and must not be logged as 0
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Log the mean of the finite losses where one is not; S2DTrainer stops there."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Let DDP look for parameters without gradient in each step: there are none."}
     )
     # a push at the end is checked; those during the training are Trainer's own
     hub_strategy: HubStrategy | str = field(
@@ -109,11 +114,14 @@ class S2DTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+        if self.world_size == 1 < started:
+            raise ValueError(
+                f"{started} processes were started, and without a GPU each of them would train by itself: pass "
+                "`use_cpu` (`--use_cpu true`), and they train together on the CPU."
+            )
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # torch would warn that it can't
-        if self.ddp_find_unused_parameters is None:
-            # the last prompt norm is never used; Trainer would only look for such where gradients aren't checkpointed
-            self.ddp_find_unused_parameters = True
         self._check_schedule()
         if self.learning_rate_batch is not None and self.learning_rate_batch < 1:
             raise ValueError(f"`learning_rate_batch` must be at least 1, got {self.learning_rate_batch}.")

@@ -345,7 +345,6 @@ def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
             if stage == LANDMARK_STAGE:
                 # the encoder travels with the models, and points have no labels to smooth
                 training.push_to_hub, training.label_smoothing_factor = False, 0.0
-                training.ddp_find_unused_parameters = False
             if training.push_to_hub:
                 training.hub_model_id = f"{training.hub_model_id or output_dir.name}-{stage}"
     return Recipe(name, output_dir, run, stages)

@@ -142,8 +142,8 @@ class S2DTrainer(Trainer):
         anchors ([`EmotionAnchors`], *optional*): Made from the arguments if not given.
 
     Raises:
-        ValueError: if no processor is given, the model needs landmarks and the processor has no encoder, or
-            `ema_decay` is given with FSDP or DeepSpeed.
+        ValueError: if no processor is given, the model needs landmarks and the processor has no encoder, FSDP is asked
+            for where accelerate would pass over it, or `ema_decay` is given with FSDP or DeepSpeed.
     """
 
     args: S2DTrainingArguments
@@ -160,6 +160,11 @@ class S2DTrainer(Trainer):
         if self.model.config.problem_type is None and self.model.config.num_labels > 1:
             # labels are class indices, and become class probabilities where they are mixed or smoothed
             self.model.config.problem_type = "single_label_classification"
+        if not self.is_fsdp_enabled and (self.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"):
+            raise ValueError(
+                "FSDP is asked for. accelerate has it for processes on GPUs alone, and would silently leave it out on "
+                f"{self.args.device.type!r}: remove `fsdp` (or `distributed_type: FSDP`), to train with DDP."
+            )
         if self.args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "`ema_decay` needs whole weights in every process: it can't be used with FSDP or DeepSpeed."

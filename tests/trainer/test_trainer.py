@@ -1,13 +1,8 @@
 import copy
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torchvision.io import write_png
 
 from s2d_hf.data import CachedClips, ClipCollator, ClipDataset, cache_clips, check_sources, from_class_folders
@@ -16,8 +11,6 @@ from s2d_hf.trainer import ClassBalancedSampler, S2DTrainer, S2DTrainingArgument
 from tests.videos import counting_frames, write_video
 
 from .frames_dataset import EpochFramesDataset, FramesDataset, make_trainer, small_model, small_processor
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def first_batch(trainer: S2DTrainer) -> dict[str, torch.Tensor]:
@@ -489,39 +482,6 @@ def test_missing_pieces_are_named(tmp_path):
     trainer.args.balanced_sampling = True
     with pytest.raises(ValueError, match="attribute `label_indices`"):
         trainer.get_train_dataloader()
-
-
-@pytest.mark.parametrize("update", ["before", "after"])
-def test_two_processes_equal_one_with_twice_the_batch(update, tmp_path):
-    results, predictions = {}, []
-    for processes, batch_size in ((1, 4), (2, 2)):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        # on CPUs, `accelerate launch --num_processes` starts several processes only through MPI
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command += ["-m", "tests.trainer.train_on_processes", str(folder), str(batch_size), update]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-        assert run.returncode == 0, run.stderr[-3000:]
-        reports = [json.loads(path.read_text()) for path in sorted(folder.glob("process*.json"))]
-        assert [report["processes"] for report in reports] == [processes] * processes
-        for report in reports:
-            assert report["epochs"] == [0, 0, 0, 0, 1, 1, 1, 1]
-            assert report["resumed_epochs"] == [1, 1, 1]
-            assert report["resumed_losses"] == pytest.approx(report["losses"][5:], abs=1e-6)
-            assert report["labels"] == [0, 1, 2, 3, 4, 0, 1]  # no video is counted twice
-        predictions.append(torch.tensor(reports[0]["predictions"]))
-        tensors = [load_file(path) for path in sorted(folder.glob("process*.safetensors"))]
-        for name in tensors[0]:  # every process holds the same queues and averaged weights
-            assert all(torch.equal(other[name], tensors[0][name]) for other in tensors)
-        results[processes] = (torch.tensor(reports[0]["losses"]), tensors[0])
-    torch.testing.assert_close(*predictions, atol=1e-3, rtol=1e-3)
-    assert predictions[0].shape == (7, 5) and predictions[0].std(dim=0).min() > 1e-2
-    (losses_1, tensors_1), (losses_2, tensors_2) = results[1], results[2]
-    assert len(losses_1) == 8 and losses_1.std() > 1e-3 and int(tensors_1["counts"].max()) == 3
-    torch.testing.assert_close(losses_2, losses_1, atol=1e-4, rtol=1e-4)
-    for name in tensors_1:
-        torch.testing.assert_close(tensors_2[name], tensors_1[name], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
