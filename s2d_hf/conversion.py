@@ -387,13 +387,7 @@ def read_landmark_encoder(path: str | Path) -> LandmarkEncoder:
     carried, _ = carried_landmark_detector(state)
     encoder = MobileFaceNetLandmarkEncoder()
     load_landmark_weights(encoder, carried or state, path)
-    _check_numbers(encoder, path)
     return encoder
-
-
-def _check_numbers(encoder: LandmarkEncoder, source: str | Path) -> None:
-    if not all(tensor.isfinite().all() for tensor in encoder.state_dict().values()):
-        raise ValueError(f"{source} holds values that are no numbers (NaN or infinite).")
 
 
 def convert_checkpoint(
@@ -523,7 +517,6 @@ def _find_landmark_encoder(
             )
         encoder = MobileFaceNetLandmarkEncoder()
         load_landmark_weights(encoder, carried, f"{prefix}*")
-        _check_numbers(encoder, f"{prefix}*")
         return encoder
     if given is None and config.prompt_type == "none":
         return None

@@ -350,7 +350,8 @@ def load_landmark_weights(encoder: LandmarkEncoder, state: dict[str, torch.Tenso
     Loads `state` into `encoder`; floating-point weights keep the encoder's dtype.
 
     Raises:
-        ValueError: if names or shapes do not fit; the message names `source` and each of them.
+        ValueError: if names or shapes do not fit, or weights are NaN or infinite; the message names `source` and each
+            of them.
     """
     own = {name: tensor for name, tensor in encoder.state_dict().items() if not _is_counter(name)}
     state = {name: tensor for name, tensor in state.items() if not _is_counter(name)}
@@ -364,6 +365,10 @@ def load_landmark_weights(encoder: LandmarkEncoder, state: dict[str, torch.Tenso
     if wrong:
         listed = "\n  ".join([*wrong[:20], *([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])])
         raise ValueError(f"{source} does not hold the weights of {encoder.to_dict()}:\n  {listed}")
+    # in the encoder's precision, in which more numbers are infinite
+    broken = [name for name, tensor in state.items() if not tensor.to(own[name].dtype).isfinite().all()]
+    if broken:
+        raise ValueError(f"{source} holds values that are no numbers (NaN or infinite): {', '.join(broken[:3])}.")
     encoder.load_state_dict(state, strict=False)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from safetensors.torch import load_file, save_file
 
 from s2d_hf import FANLandmarkEncoder, MobileFaceNetLandmarkEncoder, S2DImageProcessor
 from s2d_hf.conversion import read_landmark_encoder
@@ -183,3 +184,17 @@ def test_weights_that_do_not_fit_are_named(mobilefacenet, fan, tmp_path):
 def test_face_alignment_is_imported_only_for_fan():
     code = "import sys, s2d_hf; s2d_hf.MobileFaceNetLandmarkEncoder(); sys.exit('face_alignment' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_no_numbers_are_not_loaded(tmp_path, value):
+    S2DImageProcessor(landmark_encoder=MobileFaceNetLandmarkEncoder(width=0.125)).save_pretrained(tmp_path)
+    path = tmp_path / "landmark_encoder.safetensors"
+    weights = load_file(path)
+    weights["conv1.conv.weight"] = weights["conv1.conv.weight"].double()
+    weights["conv1.conv.weight"].view(-1)[3] = value
+    save_file(weights, path)
+    with pytest.raises(
+        ValueError, match=r"landmark_encoder\.safetensors holds values that are no numbers.*: conv1"
+    ):
+        S2DImageProcessor.from_pretrained(tmp_path)
