@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from .candidates import PLAIN, TRAINING, prepare_step
@@ -30,9 +31,7 @@ def measure_training(settings: Settings) -> dict[str, Any]:
             "saved_bytes": count_saved_bytes(model, lambda forward=forward, clips=clips: forward(*clips)),
         }
         call()
-        gradients[name] = {
-            key: parameter.grad.clone() for key, parameter in model.named_parameters() if parameter.grad is not None
-        }
+        gradients[name] = collect_gradients(model)
         facts[name]["trained_parameters"] = sum(gradient.numel() for gradient in gradients[name].values())
         facts[name]["largest_gradient_error"] = largest_difference(gradients[name], gradients[PLAIN])
         calls[name] = call
@@ -46,6 +45,12 @@ def measure_training(settings: Settings) -> dict[str, Any]:
         for name in tqdm(TRAINING, desc="memory, training"):
             facts[name]["memory"] = measure_in_own_process("training", name, settings.size_name, device, batch)
     return {"batch": batch, "candidates": facts}
+
+
+def collect_gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the gradients by parameter, but for zeros, as the unused prompt norm has."""
+    gradients = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
+    return {key: gradient.clone() for key, gradient in gradients.items() if gradient.any()}
 
 
 def largest_difference(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
@@ -65,4 +70,4 @@ def largest_difference(gradients: dict[str, torch.Tensor], expected: dict[str, t
     )
 
 
-__all__ = ["largest_difference", "measure_training"]
+__all__ = ["collect_gradients", "largest_difference", "measure_training"]

@@ -18,7 +18,7 @@ from benchmarks.forward import precision_of
 from benchmarks.measuring import fit_line, ratio, summarise, time_in_turns
 from benchmarks.models import SIZES, make_clips
 from benchmarks.plain_model import plain_logits
-from benchmarks.training import largest_difference
+from benchmarks.training import collect_gradients, largest_difference
 from s2d_hf import S2DConfig, S2DForVideoClassification
 
 from ..small_models import TINY, random_inputs, randomise
@@ -156,7 +156,7 @@ def test_training_steps_agree():
     for name in TRAINING:
         model, _, step = prepare_step(name, SIZES["tiny"], "cpu")
         losses[name] = float(step(*make_clips(model.config, 2), torch.tensor([1, 4])))
-        gradients[name] = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        gradients[name] = collect_gradients(model)
     assert not any("mlp" in key for key in gradients[PLAIN])
     for name, way in TRAINING.items():
         error = largest_difference(gradients[name], gradients[PLAIN])
