@@ -17,7 +17,7 @@ _TASKS = {
 }
 # what a reader wants to know of a training beside its data, if it is not transformers' default
 _SETTINGS = (
-    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "learning_rate_batch", "lr_scheduler_type", "warmup_steps", "weight_decay", "label_smoothing_factor",
     "mixup_alpha", "cutmix_alpha", "random_erasing_prob", "balanced_sampling", "anchor_distillation", "ema_decay",
     "bf16", "fp16",
@@ -98,9 +98,10 @@ def _training(stage: StageArguments, metrics: dict[str, Any]) -> str:
     # a folder's place on this machine is nobody's business
     start = "new weights" if start is None else f"`{Path(start).name if Path(start).exists() else start}`"
     settings = []
+    overruled = "num_train_epochs" if stage.training.max_steps > 0 else "max_steps"
     for setting in _SETTINGS:
         value = getattr(stage.training, setting)
-        if value not in (None, False, 0):
+        if value not in (None, False, 0) and setting != overruled:
             settings.append(f"| `{setting}` | {getattr(value, 'value', value)} |")
     return (
         f"Recipe `{metrics['recipe']}`, stage `{stage.name}`, seed {metrics['seed']}, starting from {start}; "

@@ -47,6 +47,13 @@ def write_card(folder: Path, name: str, metrics: dict, *more: str) -> tuple[str,
     return (folder / "README.md").read_text(), model.config
 
 
+def test_max_steps_stand_for_the_epochs_that_they_overrule(tmp_path):
+    text, _ = write_card(tmp_path, "static", METRICS, "--num_train_epochs", "7")
+    assert "| `num_train_epochs` | 7.0 |" in text and "max_steps" not in text
+    text, _ = write_card(tmp_path, "static", METRICS, "--num_train_epochs", "7", "--max_steps", "3")
+    assert "| `max_steps` | 3 |" in text and "num_train_epochs" not in text
+
+
 @pytest.mark.parametrize(("name", "medium"), [("static", "picture"), ("dynamic", "video")])
 def test_draft_has_the_sections_and_lacks_only_what_people_must_write(tmp_path, name, medium):
     text, config = write_card(tmp_path, name, METRICS)
