@@ -7,6 +7,7 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 
 @strict
@@ -115,6 +116,8 @@ class S2DConfig(PreTrainedConfig):
             raise ValueError(f'`prompt_type` must be "deep", "shallow" or "none", got {self.prompt_type!r}.')
         if self.adapter_init not in ("zero", "random"):
             raise ValueError(f'`adapter_init` must be "zero" or "random", got {self.adapter_init!r}.')
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"`hidden_act` must be one of {', '.join(sorted(ACT2FN))}, got {self.hidden_act!r}.")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"`image_size` ({self.image_size}) must be a multiple of `patch_size` ({self.patch_size})."

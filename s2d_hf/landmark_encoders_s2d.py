@@ -321,9 +321,17 @@ def build_landmark_encoder(config: dict) -> LandmarkEncoder:
 
 
 def save_landmark_encoder(encoder: LandmarkEncoder, folder: str | Path) -> Path:
-    """Writes the encoder's weights into `folder`, with its configuration in the file's metadata."""
+    """
+    Writes the encoder's weights into `folder`, with its configuration in the file's metadata.
+
+    Raises:
+        ValueError: if weights are NaN or infinite.
+    """
     path = Path(folder) / LANDMARK_WEIGHTS_NAME
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"The landmark encoder is not saved: it is NaN or infinite in {', '.join(broken[:3])}.")
     save_file(state, path, metadata={"format": "pt", "landmark_encoder": json.dumps(encoder.to_dict())})
     return path
 

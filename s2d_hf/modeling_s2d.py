@@ -880,7 +880,7 @@ class S2DPreTrainedModel(PreTrainedModel):
 
         With the ViT frozen, most of what a training keeps for the gradient are intermediate results of prompters and
         adapters, which are cheap to compute again: transformers' gradient checkpointing is turned on for them alone.
-        `model.gradient_checkpointing_enable()` turns it on for all layers, and `..._disable()` off, as for any model.
+        Its switches turn it on and off for all layers, as for any model.
 
         Returns:
             the model itself.

@@ -194,7 +194,14 @@ def test_weights_that_are_no_numbers_are_not_loaded(tmp_path, value):
     weights["conv1.conv.weight"] = weights["conv1.conv.weight"].double()
     weights["conv1.conv.weight"].view(-1)[3] = value
     save_file(weights, path)
-    with pytest.raises(
-        ValueError, match=r"landmark_encoder\.safetensors holds values that are no numbers.*: conv1"
-    ):
+    with pytest.raises(ValueError, match=r"landmark_encoder\.safetensors holds values that are no numbers.*: conv1"):
         S2DImageProcessor.from_pretrained(tmp_path)
+
+
+def test_an_encoder_that_is_no_numbers_is_not_saved(tmp_path):
+    encoder = MobileFaceNetLandmarkEncoder(width=0.125)
+    with torch.no_grad():
+        encoder.conv1.conv.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"is not saved: it is NaN or infinite in conv1\.conv\.weight"):
+        S2DImageProcessor(landmark_encoder=encoder).save_pretrained(tmp_path)
+    assert not (tmp_path / "landmark_encoder.safetensors").exists()

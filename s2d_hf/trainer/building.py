@@ -41,7 +41,7 @@ from ..model_sources import find_model, is_checkpoint
 from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from ..video_processing_s2d import S2DVideoProcessor
 from .recipes import DataArguments, ModelArguments, StageArguments
-from .starting_weights import check_start, refuse_new_weights
+from .starting_weights import check_overrides, check_start, refuse_new_weights
 
 logger = logging.get_logger(__name__)
 
@@ -159,6 +159,22 @@ def _check_once(
     if message is not None:
         raise ValueError(message)
     return samples.select([i for i, sample in enumerate(samples) if sample.name not in broken]), broken
+
+
+def check_classes(samples: LabelledSamples) -> None:
+    """
+    Warns of labels without training samples.
+
+    Raises:
+        ValueError: if there is one class only.
+    """
+    present = {sample.label for sample in samples}
+    if len(present) < 2:
+        only = ", ".join(samples.labels[label] for label in present) or "no sample"
+        raise ValueError(f"The training data have a single class, {only}: there is nothing to tell apart.")
+    absent = [name for label, name in enumerate(samples.labels) if label not in present]
+    if absent:
+        logger.warning(f"The training data have no samples of {', '.join(absent)}: the model can't learn them.")
 
 
 def stage_kind(stage: StageArguments) -> str:
@@ -329,16 +345,21 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     arguments = stage.model
     start = find_start(arguments)
     overrides = dict(arguments.config_overrides or {})
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    names["problem_type"] = "single_label_classification"
+    given = sorted((set(names) | {"num_labels"}) & set(overrides))
+    if given:
+        raise ValueError(f"`config_overrides` has {given[0]}, which comes from the data and their `labels`.")
     unknown = sorted(set(overrides) - set(S2DConfig().to_dict()))
     if unknown:
         raise ValueError(f"`config_overrides` has fields that S2DConfig doesn't: {', '.join(unknown)}.")
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    names["problem_type"] = "single_label_classification"
     is_video = stage.name == "dynamic"
     if len(labels) < 2:
         raise ValueError(f"The training data have a single label, {labels[0]}: there is nothing to tell apart.")
     if is_video and start is None:
         raise ValueError("`model_name_or_path` is missing: the dynamic stage starts from an image model.")
+    if not is_video and overrides.get("temporal_adapters"):
+        raise ValueError("`config_overrides` has `temporal_adapters`, and the static stage trains an image model.")
     if not is_video:
         overrides["temporal_adapters"] = False
 
@@ -360,6 +381,7 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
         with weights_named(start):
             model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
     else:
+        check_overrides(overrides, arguments.model_name_or_path, start_config)
         if is_video:
             overrides.setdefault("temporal_adapters", True)
         with _no_load_report(), weights_named(start):
@@ -378,7 +400,9 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     if is_video and arguments.freeze_backbone:
         model.freeze_for_video_tuning()
     if is_s2d:
-        check_start(model, info, arguments.model_name_or_path, start_config)
+        has_new_labels = label_names(start_config) != tuple(labels)
+        wishes = arguments.config_overrides or {}
+        check_start(model, info, arguments.model_name_or_path, start_config, wishes, has_new_labels)
     return model
 
 
@@ -468,6 +492,7 @@ __all__ = [
     "build_dataset",
     "build_model",
     "build_processors",
+    "check_classes",
     "fields_named",
     "find_start",
     "label_names",

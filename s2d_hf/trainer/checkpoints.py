@@ -1,5 +1,6 @@
 """Which checkpoint of a training can be resumed: every file that resuming reads is there, whole and finite."""
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -28,6 +30,7 @@ _WEIGHTS = (
     "adapter_model.safetensors", "adapter_model.bin", "pytorch_model_fsdp.bin", "pytorch_model_fsdp_*", "global_step*",
 )  # fmt: skip
 _NOTHING: Mapping[str, str] = {}
+CHECKSUMS_NAME = "checksums.json"
 _OPTIMIZERS = (OPTIMIZER_NAME, "optimizer.bin", "optimizer_*", "global_step*")
 
 
@@ -100,9 +103,69 @@ def find_fault_of_weights(folder: str | os.PathLike, needed: Mapping[str, str] =
     return _on_main_process(lambda: next(_faults_of_weights(Path(folder), needed), None))
 
 
-def _faults(folder: Path, needed: Mapping[str, str]) -> Iterator[str]:
-    if not (folder / TRAINER_STATE_NAME).is_file():
+def write_checksums(folder: str | os.PathLike) -> None:
+    """
+    Writes the size and SHA-256 of every file of a checkpoint beside them: safetensors files have none of their own,
+    and a machine that lost power leaves files of the right size with zeros in them.
+    """
+    files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    sums = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        for path in files
+        if path.name not in (CHECKSUMS_NAME, TRAINER_STATE_NAME)  # which is written later
+    }
+    (Path(folder) / CHECKSUMS_NAME).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _faults_of_checksums(folder: Path) -> Iterator[str]:
+    """Checkpoints of other programs have no such file."""
+    if not (folder / CHECKSUMS_NAME).is_file():
+        return
+    try:
+        sums = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
+        expected = [(name, int(entry["bytes"]), str(entry["sha256"])) for name, entry in sums.items()]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        yield f"{CHECKSUMS_NAME} can't be read"
+        return
+    for name, size, digest in expected:
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif path.stat().st_size != size:
+            yield f"{name} has {path.stat().st_size:,} bytes, and was written with {size:,}"
+        elif _hash(path) != digest:
+            yield f"{name} is not what was written (its SHA-256 is another)"
+
+
+def _faults_of_state(folder: Path) -> Iterator[str]:
+    path = folder / TRAINER_STATE_NAME
+    if not path.is_file():
         yield f"{TRAINER_STATE_NAME} is missing, which is written last, so that it was broken off"
+        return
+    try:
+        state = TrainerState.load_from_json(str(path))
+        step = state.global_step
+        callbacks = json.loads(path.read_text(encoding="utf-8")).get("stateful_callbacks", {})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        yield f"{TRAINER_STATE_NAME} can't be read ({type(error).__name__}: {str(error).splitlines()[0]})"
+        return
+    named = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", folder.name)
+    if type(step) is not int or step < 1 or (named is not None and step != int(named.group(1))):
+        yield f"{TRAINER_STATE_NAME} is of step {step!r}, which the folder's name contradicts"
+    if not isinstance(callbacks, dict):
+        yield f"{TRAINER_STATE_NAME} is not what a Trainer writes"
+
+
+def _faults(folder: Path, needed: Mapping[str, str]) -> Iterator[str]:
+    yield from _faults_of_state(folder)
     yield from _faults_of_weights(folder, needed)
     if not _any(folder, _OPTIMIZERS):
         yield f"{OPTIMIZER_NAME} is missing, as where it was written with `save_only_model`"
@@ -115,6 +178,8 @@ def _faults(folder: Path, needed: Mapping[str, str]) -> Iterator[str]:
 def _faults_of_weights(folder: Path, needed: Mapping[str, str]) -> Iterator[str]:
     if not folder.is_dir():
         yield "there is no such folder"
+        return
+    yield from _faults_of_checksums(folder)
     if not _any(folder, _WEIGHTS):
         yield "it has no weights (model.safetensors)"
     for name, argument in needed.items():
@@ -124,14 +189,11 @@ def _faults_of_weights(folder: Path, needed: Mapping[str, str]) -> Iterator[str]
         fault = _fault_of_file(path)
         if fault is not None:
             yield f"{path.name} {fault}"
-    for index in folder.glob("*.index.json"):
-        for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
-            if not (folder / name).is_file():
-                yield f"{name} is missing, a part of {index.name}"
 
 
 def _any(folder: Path, patterns: Sequence[str]) -> bool:
-    return any(True for pattern in patterns for _ in folder.glob(pattern))
+    """Whether there is a file of one of these names, or for those that end in `*` a folder."""
+    return any(path.is_file() or pattern.endswith("*") for pattern in patterns for path in folder.glob(pattern))
 
 
 def _fault_of_file(path: Path) -> str | None:
@@ -142,10 +204,20 @@ def _fault_of_file(path: Path) -> str | None:
             case ".pt" | ".pth" | ".bin" if path.name != "training_args.bin":  # which nothing reads
                 return _fault_of_torch_file(path)
             case ".json":
-                json.loads(path.read_text(encoding="utf-8"))
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if path.name.endswith(".index.json"):
+                    return _fault_of_index(path, content)
     except (OSError, ValueError, RuntimeError, SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         return f"can't be read ({type(error).__name__}: {str(error).splitlines()[0]})"
     return None
+
+
+def _fault_of_index(path: Path, content: Any) -> str | None:
+    parts = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(parts, dict) or not parts or not all(isinstance(part, str) for part in parts.values()):
+        return "is no index of weights"
+    missing = [part for part in sorted(set(parts.values())) if not (path.parent / part).is_file()]
+    return f"names {missing[0]}, which is missing" if missing else None
 
 
 def _fault_of_safetensors(path: Path) -> str | None:
@@ -162,6 +234,8 @@ def _fault_of_torch_file(path: Path) -> str | None:
     if path.name.startswith("rng_state"):  # holds no numbers that could be wrong
         return None
     content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not content or (path.name == OPTIMIZER_NAME and "state" not in content):
+        return "doesn't hold what its name says"
     return "has NaN or infinity" if not all(map(_is_finite, _numbers(content))) else None
 
 
@@ -182,4 +256,4 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-__all__ = ["check_checkpoint", "find_fault", "find_fault_of_weights", "find_last_checkpoint"]
+__all__ = ["check_checkpoint", "find_fault", "find_fault_of_weights", "find_last_checkpoint", "write_checksums"]

@@ -16,6 +16,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..data import Sample, read_sample
 from ..landmark_encoders_s2d import NUM_LANDMARKS, MobileFaceNetLandmarkEncoder
+from .checkpoints import write_checksums
 from .finite import FiniteCallback, check_weights
 from .samplers import EpochCallback
 
@@ -184,6 +185,13 @@ class _LandmarkTrainer(Trainer):
             return super().get_train_dataloader()
         finally:
             self.args.dataloader_drop_last = given  # the loader for evaluation is made by it, too
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # as in `S2DTrainer`
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_checksums(output_dir)
 
 
 def train_landmark_encoder(

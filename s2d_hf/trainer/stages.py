@@ -24,6 +24,7 @@ from .building import (
     build_dataset,
     build_model,
     build_processors,
+    check_classes,
     fields_named,
     find_start,
     label_names,
@@ -131,10 +132,14 @@ def run_stage(
     set_seed(training.seed)
     samples, left_out = load_stage_samples(stage, progress=_shows_progress(stage))
     labels = samples["train"].labels
+    check_classes(samples["train"])
     encoder = load_landmark_encoder(stage.model)
     model = build_model(stage, labels, encoder)
     processors = build_processors(model.config, encoder)
     progress, processor = _shows_progress(stage), processors[stage_kind(stage)]
+    if compare_landmarks and (processor.landmark_encoder is None or "test" not in samples):
+        lacking = "`test_data`" if "test" not in samples else "a model that is guided by landmarks"
+        raise ValueError(f"`compare_landmarks` needs {lacking}.")
     datasets = {
         name: build_dataset(part, name, stage, model.config, processor, progress) for name, part in samples.items()
     }
@@ -145,6 +150,11 @@ def run_stage(
     trainer = _build_trainer(stage, model, processors, datasets)
     checkpoint = _find_checkpoint(training.resume_from_checkpoint, folder, trainer.files_to_resume())
     train_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    # before all that could still go wrong; pushed below, when everything is there
+    trainer.save_model(_internal_call=True)
+    if trainer.is_world_process_zero():
+        for each in processors.values():
+            each.save_pretrained(folder)
     metrics = _describe_run(stage, recipe_name, samples, left_out) | {
         "parameters": parameters,
         "train": {name: train_metrics[name] for name in ("epoch", "train_loss", "train_runtime")},
@@ -159,10 +169,7 @@ def run_stage(
                 metrics["image_model_averaged"] = averaged.to_dict()
         if compare_landmarks:
             metrics |= _predict_from_landmarks(stage, samples, model.config, processors)
-    trainer.save_model(_internal_call=True)  # pushed below, when everything is there
     if trainer.is_world_process_zero():
-        for processor in processors.values():
-            processor.save_pretrained(folder)
         write_model_card(folder, stage, model, metrics)
     _finish(folder, metrics, report)
     if training.push_to_hub:
@@ -377,8 +384,6 @@ def _predict_from_landmarks(
 ) -> dict[str, Any]:
     """What logistic regressions on landmarks give, by names for the metrics; the main process computes them."""
     processor = processors[stage_kind(stage)]
-    if processor.landmark_encoder is None:
-        raise ValueError("`compare_landmarks` needs a `landmark_encoder`, and this model has none.")
     stage = copy.copy(stage)
     stage.data = copy.copy(stage.data)
     stage.data.cache_dir, stage.data.keep_in_memory = None, False

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput, has_length
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers.utils import logging
 
 from ..data import RandomErasing, mixup_cutmix
 from ..image_processing_s2d import S2DImageProcessor
@@ -25,7 +25,7 @@ from ..modeling_s2d import S2DClassifierOutput, classification_loss
 from ..publishing import publish_folder
 from ..video_processing_s2d import S2DVideoProcessor
 from .arguments import S2DTrainingArguments
-from .checkpoints import check_checkpoint, find_fault_of_weights, find_last_checkpoint
+from .checkpoints import check_checkpoint, find_fault_of_weights, find_last_checkpoint, write_checksums
 from .finite import FiniteCallback, check_batch, check_weights
 from .parameter_groups import decay_by_layer
 from .samplers import ClassBalancedSampler, EpochCallback
@@ -525,6 +525,10 @@ class S2DTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_weights()
+        where = f"After step {self.state.global_step}"
+        for kept, name in ((self.anchors, "emotion anchors"), (self.weight_average, "averaged weights")):
+            if kept is not None:
+                check_weights(kept.state_dict().items(), f"{where}, {name}")
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             folder.mkdir(parents=True, exist_ok=True)
@@ -545,23 +549,49 @@ class S2DTrainer(Trainer):
         super()._save_rng_state(output_dir)
         # the state that marks a checkpoint as complete comes next, and every process has its own file here
         self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_checksums(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        weights = os.path.join(resume_from_checkpoint, SAFE_WEIGHTS_NAME)
-        if os.path.isfile(weights):
-            check_resumed(self.model, weights)
+        check_resumed(self.model, resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.anchors is not None:
-            self.anchors.load_state_dict(load_file(os.path.join(resume_from_checkpoint, ANCHORS_NAME)))
+            anchors = load_file(os.path.join(resume_from_checkpoint, ANCHORS_NAME))
+            if {name: x.shape for name, x in anchors.items()} != {n: x.shape for n, x in self.anchors.named_buffers()}:
+                raise ValueError(
+                    f"{resume_from_checkpoint} has emotion anchors of another `anchor_queue_size` or other labels."
+                )
+            self.anchors.load_state_dict(anchors)
         if self.args.ema_decay is not None:
             self.weight_average = WeightAverage(self.model, self.args.ema_decay)
             self.weight_average.load_state_dict(load_file(os.path.join(resume_from_checkpoint, AVERAGE_NAME)))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        refusal = (
+            f"{checkpoint} has the optimizer and schedule of other arguments than those of this training: resume it "
+            "with the `optim`, `lr_scheduler_type`, `layer_decay` and trained weights with which it began"
+        )
+        fields = [set(group) for group in self.optimizer.param_groups]
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            for group, names in zip(self.optimizer.param_groups, fields, strict=True):
+                if names - set(group):  # which torch would miss in the next step
+                    raise KeyError(min(names - set(group)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{refusal} ({type(error).__name__}: {error}).") from error
+        if checkpoint is None:
+            return
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():  # which torch doesn't compare
+                if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape != parameter.shape:
+                    raise ValueError(f"{refusal} (`{name}` is {tuple(value.shape)}, not {tuple(parameter.shape)}).")
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         fault = find_fault_of_weights(best, {} if self.weight_average is None else {AVERAGE_NAME: "ema_decay"})
         if fault is not None:
             raise ValueError(f"`load_best_model_at_end`: the best checkpoint {best} can't be used: {fault}.")
+        check_resumed(self.model, best)
         super()._load_best_model()
         if self.weight_average is not None:
             self.weight_average.load_state_dict(load_file(os.path.join(best, AVERAGE_NAME)))

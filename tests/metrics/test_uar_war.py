@@ -223,3 +223,8 @@ def test_page_of_the_space_computes(tmp_path):
     found = json.loads(found)
     assert found["uar"] == pytest.approx(5 / 6) and found["recall_happy"] == pytest.approx(2 / 3)
     assert found["recall_fear"] is None and "sad" in error
+
+
+def test_numbers_that_are_no_class_indices_are_refused_at_once(metric):
+    with pytest.raises(ValueError, match="go up to 1000000000000: if these are class indices, give `num_labels`"):
+        metric.compute(predictions=[10**12], references=[1])

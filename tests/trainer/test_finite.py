@@ -131,6 +131,22 @@ def test_an_average_that_is_not_finite_is_not_saved(tmp_path):
         trainer.save_model(str(tmp_path / "model"))
 
 
+@pytest.mark.parametrize("kept", ["emotion anchors", "averaged weights"])
+def test_a_checkpoint_is_not_written_with_what_could_never_be_resumed(tmp_path, kept):
+    trainer = make(tmp_path, ema_decay=0.5, anchor_distillation=True, save_strategy="steps", save_steps=2)
+
+    def spoil(model) -> None:
+        if kept == "emotion anchors":
+            trainer.anchors.features[0, 0, 0] = math.nan
+        else:
+            trainer.weight_average.weights["classifier.bias"][0] = math.nan
+
+    spoil_step(trainer, 2, spoil)
+    with pytest.raises(NotFiniteError, match=rf"^After step 2, {kept}: weights are NaN or infinite"):
+        trainer.train()
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
 @pytest.mark.parametrize("num_views", [None, 2])
 def test_scores_that_are_not_finite_are_no_result(tmp_path, num_views):
     dataset = NamedFrames([0, 1, 2], num_views=num_views)

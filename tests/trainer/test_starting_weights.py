@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from s2d_hf import S2DConfig, S2DForVideoClassification
+from s2d_hf.data import LabelledSamples, Sample
 from s2d_hf.landmark_encoders_s2d import LandmarkEncoder
 from s2d_hf.trainer import building, starting_weights
-from s2d_hf.trainer.building import build_model, load_for_evaluation, load_landmark_encoder
+from s2d_hf.trainer.building import build_model, check_classes, load_for_evaluation, load_landmark_encoder
 from s2d_hf.trainer.recipes import StageArguments, read_recipe
 
 from .frames_dataset import make_trainer, small_model
@@ -116,3 +118,61 @@ def test_a_training_is_not_resumed_with_another_model(tmp_path):
     other = make_trainer(tmp_path, small_model(intermediate_size=64))
     with pytest.raises(ValueError, match=r"fc1\.weight: \(48, 32\), expected \(64, 32\) \(3 layers\)"):
         other.train(resume_from_checkpoint=checkpoint)
+
+
+def test_what_the_stage_leaves_out_is_listed_unless_it_was_asked_for(image_model, warnings, tmp_path):
+    """A video model as the start of an image model, and a start that has no classifier."""
+    S2DForVideoClassification.from_pretrained(image_model, temporal_adapters=True).save_pretrained(tmp_path)
+    build_model(stage("static", tmp_path), LABELS, encoder(image_model))
+    (warning,) = warnings
+    assert (
+        "- s2d.embeddings.temporal_embeddings: not used" in warning
+        and "temporal_down.weight: not used (3 l" in warning
+    )
+    warnings.clear()
+    wish = ("--config_overrides", '{"temporal_adapters": false}')
+    build_model(stage("dynamic", tmp_path, *wish), LABELS, encoder(image_model))
+    assert not warnings
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["classifier.weight"], weights["classifier.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    build_model(stage("dynamic", tmp_path), LABELS, encoder(image_model))
+    (warning,) = warnings
+    assert "- classifier.weight: missing" in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (
+            "dynamic",
+            '{"num_attention_heads": 4}',
+            r"has `num_attention_heads` 4, and the weights of .* trained with 2",
+        ),
+        ("static", '{"hidden_act": "relu"}', "has `hidden_act` 'relu', and the weights of .* trained with 'gelu'"),
+        (
+            "static",
+            '{"temporal_adapters": true}',
+            "has `temporal_adapters`, and the static stage trains an image model",
+        ),
+        ("static", '{"id2label": {"0": "a"}}', "has id2label, which comes from the data"),
+        ("static", '{"num_labels": 7}', "has num_labels, which comes from the data"),
+        ("static", '{"problem_type": "regression"}', "has problem_type, which comes from the data"),
+    ],
+)
+def test_overrides_that_make_nonsense_are_refused(image_model, name, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, image_model, "--config_overrides", overrides)
+
+
+def test_an_activation_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"`hidden_act` must be one of gelu.*got 'nope'"):
+        S2DConfig(hidden_act="nope")
+
+
+def test_classes_without_samples_are_told_of(warnings):
+    samples = [Sample(name=str(i), label=label, path=f"{i}.png") for i, label in enumerate((0, 2, 2))]
+    check_classes(LabelledSamples(samples, ("a", "b", "c")))
+    assert warnings == ["The training data have no samples of b: the model can't learn them."]
+    with pytest.raises(ValueError, match="a single class, c: there is nothing to tell apart"):
+        check_classes(LabelledSamples(samples[1:], ("a", "b", "c")))

@@ -76,6 +76,10 @@ def score_classes(predictions: np.ndarray, references: np.ndarray, num_labels: i
     }
 
 
+# more classes than these are no class indices, as a rule, but a column of other numbers
+_MAX_UNNAMED = 10_000
+
+
 class UarWar(evaluate.Metric):
     """UAR, WAR, macro F1 and recalls; what [`compute`] takes and gives is said in its docstring."""
 
@@ -116,6 +120,11 @@ class UarWar(evaluate.Metric):
             raise ValueError("There are no `predictions` and `references`: give at least one of each.")
         if label_names is None and num_labels is None:
             num_labels = 1 + max(int(values.max()) for values in classes.values())
+            if num_labels > _MAX_UNNAMED:
+                raise ValueError(
+                    f"`predictions` and `references` go up to {num_labels - 1}: if these are class indices, give "
+                    "`num_labels`."
+                )
         names = _read_names(label_names, num_labels)
         for argument, values in classes.items():
             outside = np.flatnonzero((values < 0) | (values >= len(names)))
