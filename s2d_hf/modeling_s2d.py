@@ -821,7 +821,8 @@ class S2DPreTrainedModel(PreTrainedModel):
                 (`revision`, `token`, `cache_dir`, ...).
 
         Raises:
-            ValueError: if the checkpoint is of another model type, or its weights do not fit the configuration.
+            ValueError: if the checkpoint is of another model type, or its weights do not fit the configuration, or are
+                NaN or infinite.
 
         Example:
         ```python
@@ -839,7 +840,11 @@ class S2DPreTrainedModel(PreTrainedModel):
             )
         if vit_config.model_type == "vit":
             kwargs["add_pooling_layer"] = False  # its pooler has no place here
-        vit = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        try:
+            vit = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except RuntimeError as error:  # what transformers raises of weights that don't fit their own configuration
+            raise ValueError(f"The weights of {pretrained_model_name_or_path} don't fit its configuration.") from error
+        _refuse_broken_weights(vit.state_dict(), f"{pretrained_model_name_or_path} can't be used")
         shared = (
             "image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads",
             "intermediate_size", "hidden_act", "qkv_bias", "layer_norm_eps",

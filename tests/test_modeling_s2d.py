@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForVideoClassification,
     ViTConfig,
@@ -322,6 +323,20 @@ def test_a_vits_blocks_must_be_there(tmp_path, monkeypatch):
     model = S2DForImageClassification.from_vit_pretrained(str(tmp_path), num_hidden_layers=2, num_labels=5)
     assert torch.equal(model.s2d.layers[1].mlp.fc1.weight, vit.layers[1].mlp.fc1.weight)
     assert warnings == [f"Of the 3 blocks of {tmp_path} the first 2 are used, as `num_hidden_layers` says."]
+
+
+def test_a_vit_must_be_whole_and_finite(tmp_path):
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    ViTModel(ViTConfig(**sizes, num_hidden_layers=1), add_pooling_layer=False).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    broken = weights | {"layernorm.bias": torch.full((32,), torch.nan)}
+    save_file(broken, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"can't be used: weights are NaN or infinite, layernorm\.bias"):
+        S2DForImageClassification.from_vit_pretrained(str(tmp_path), num_labels=5)
+    misfit = weights | {"layernorm.bias": torch.zeros(33)}
+    save_file(misfit, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"The weights of .* don't fit its configuration"):
+        S2DForImageClassification.from_vit_pretrained(str(tmp_path), num_labels=5)
 
 
 def test_losses_equal_their_definitions():

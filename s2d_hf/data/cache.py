@@ -395,6 +395,8 @@ def _write(
     def flush() -> None:
         file = temporary / f"{len(shards):05d}.safetensors"
         save_file({name: torch.stack([row[name] for row in pending]) for name in tensors}, file)
+        with open(file, "rb") as written:  # a machine that loses power must not leave zeros under the final name
+            os.fsync(written.fileno())
         shards.append({"file": file.name, "rows": len(pending), "bytes": file.stat().st_size})
         pending.clear()
 

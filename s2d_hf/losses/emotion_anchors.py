@@ -68,7 +68,9 @@ class EmotionAnchors(nn.Module):
 
         Returns:
             `torch.Tensor` of shape `(batch_size, num_labels)`, without gradients; it sums to 1 for each clip,
-            but for anchors that are left of a random start.
+            but for anchors that are left of a random start. Of anchors that point away from the clip the similarity is
+            negative, and where many do, targets lie far outside 0 to 1: it is the authors' formula, for features that
+            have been trained.
 
         Raises:
             ValueError: if no class's queue is full yet.

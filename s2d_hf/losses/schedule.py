@@ -34,6 +34,8 @@ class AnchorSchedule:
             raise ValueError(f"`weights` must have ascending times, got {times}.")
         if any(weight < 0 for _, weight in self.weights):
             raise ValueError(f"`weights` must not be negative, got {[weight for _, weight in self.weights]}.")
+        if not all(map(math.isfinite, [*times, self.first_update, self.update_every, *(w for _, w in self.weights)])):
+            raise ValueError("The anchors' times and weights must be finite numbers.")
         if self.update_every <= 0 or self.first_update < 0:
             raise ValueError(
                 f"`update_every` must be positive and `first_update` not negative, got {self.update_every} and "
@@ -88,18 +90,28 @@ class AnchorSchedule:
             queue_size (`int`): Anchors that each class keeps.
             starts_full (`bool`): Whether the queues are full at the start.
         """
-        unit = "the training's end at 1" if self.unit == "fraction" else f"its {num_epochs:g} epochs"
-        end = 1.0 if self.unit == "fraction" else num_epochs
-        begins = next((time for time, weight in self.weights if weight > 0), None)
-        if begins is None or begins >= end:
-            when = "has no weight over 0" if begins is None else f"gets its first weight at {begins:g}, beyond {unit}"
+        scale = num_epochs if self.unit == "fraction" else 1.0
+        end = f"the training's end at {num_epochs / scale:g}"
+        ends = [time for time, _ in self.weights[1:]] + [math.inf]
+        weighted = [  # until when there is each weight that comes in time, in epochs
+            until * scale
+            for (time, weight), until in zip(self.weights, ends, strict=True)
+            if weight > 0 and time * scale < num_epochs
+        ]
+        if not weighted:
+            first = next((time for time, weight in self.weights if weight > 0), None)
+            when = "has no weight over 0" if first is None else f"gets its first weight at {first:g}, beyond {end}"
             return [f"their loss never counts: it {when} (`anchor_weight_times`, `anchor_weights`)"]
         updates = [epoch for epoch in range(math.ceil(num_epochs)) if self.is_update_epoch(epoch, num_epochs)]
         if starts_full:
             return [] if updates else ["they stay the random numbers that they start as (`anchor_first_update`)"]
         if not updates:
-            return [f"they are never filled: the first update falls due at {self.first_update:g}, beyond {unit}"]
-        few = [name for name, count in (samples or {}).items() if count * len(updates) < queue_size]
+            return [f"they are never filled: the first update falls due at {self.first_update:g}, beyond {end}"]
+        if max(weighted) <= updates[0]:
+            return ["they have weight before their first update only (`anchor_first_update`, `anchor_weight_times`)"]
+        # a training may end within an epoch
+        updated = sum(min(1.0, num_epochs - epoch) for epoch in updates)
+        few = [name for name, count in (samples or {}).items() if count * updated < queue_size]
         if not few:
             return []
         times = "in one epoch" if len(updates) == 1 else f"in {len(updates)} epochs"

@@ -123,6 +123,8 @@ class S2DTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # torch would warn that it can't
         self._check_schedule()
+        if self.resume_from_checkpoint == "":
+            raise ValueError("`resume_from_checkpoint` is empty: `true`, or the folder of a checkpoint.")
         if self.learning_rate_batch is not None and self.learning_rate_batch < 1:
             raise ValueError(f"`learning_rate_batch` must be at least 1, got {self.learning_rate_batch}.")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:

@@ -96,7 +96,7 @@ def _training(stage: StageArguments, metrics: dict[str, Any]) -> str:
     share = 100 * parameters["tunable"] / parameters["total"]
     start = stage.model.model_name_or_path
     # a folder's place on this machine is nobody's business
-    start = "new weights" if start is None else f"`{Path(start).name if Path(start).exists() else start}`"
+    start = "new weights" if start is None else f"`{Path(start).name if Path(start).expanduser().exists() else start}`"
     settings = []
     overruled = "num_train_epochs" if stage.training.max_steps > 0 else "max_steps"
     for setting in _SETTINGS:

@@ -4,9 +4,11 @@ import argparse
 import difflib
 import inspect
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -57,6 +59,8 @@ class OptionParser(HfArgumentParser):
                 self._refuse_option(unknown[0])
             hint = "; a recipe is the first argument" if unknown[0].lower().endswith((".yaml", ".yml")) else ""
             raise ValueError(f"there is a value too many, {unknown[0]!r}{hint}.")
+        for each in arguments:
+            _refuse_what_is_no_number(each)
         return tuple(arguments)
 
     def check_options(self, argv: Iterable[str]) -> None:
@@ -142,6 +146,14 @@ def _value_in_words(action: argparse.Action) -> str:
     if action.type in (int, float):
         return "NUMBER"
     return "JSON" if "in JSON" in (action.help or "") else "TEXT"
+
+
+def _refuse_what_is_no_number(arguments: Any) -> None:
+    for item in fields(arguments):
+        value = getattr(arguments, item.name)
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in values):
+            raise ValueError(f"`{item.name}` must be a finite number, got {value}.")
 
 
 def _nearest(name: str, candidates: Iterable[str]) -> str | None:

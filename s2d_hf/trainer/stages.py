@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ..configuration_s2d import S2DConfig
 from ..data import CachedClips, ClipCollator, ClipDataset, LabelledSamples
@@ -82,20 +83,26 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
     if run.synthetic_data is not None:
         _use_synthetic_data(recipe)
     results: list[StageResult] = []
+    if run.evaluate_only and (run.compare_image_model or run.compare_landmarks):
+        _say("Nothing is trained, and so nothing is compared (`compare_image_model`, `compare_landmarks`).")
     encoder_folder: Path | None = None
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
+        is_new = _finished_metrics(stage) is None
         if stage.name == LANDMARK_STAGE:
             encoder_folder = _run_landmark_stage(stage, run)
-            continue
-        if encoder_folder is not None and stage.model.landmark_encoder is None:
-            stage.model.landmark_encoder = str(encoder_folder)
-        if results and stage.model.model_name_or_path is None:
-            stage.model.model_name_or_path = str(results[-1].folder)
-        if run.evaluate_only:
-            results.append(evaluate_stage(stage, recipe.name))
         else:
-            comparisons = {"compare_image_model": run.compare_image_model, "compare_landmarks": run.compare_landmarks}
-            results.append(run_stage(stage, recipe.name, **comparisons))
+            if encoder_folder is not None and stage.model.landmark_encoder is None:
+                stage.model.landmark_encoder = str(encoder_folder)
+            if results and stage.model.model_name_or_path is None:
+                stage.model.model_name_or_path = str(results[-1].folder)
+            if run.evaluate_only:
+                results.append(evaluate_stage(stage, recipe.name))
+            else:
+                compared = {"compare_image_model": run.compare_image_model, "compare_landmarks": run.compare_landmarks}
+                results.append(run_stage(stage, recipe.name, **compared))
+        # what an earlier run made of another result of this stage is not this run's
+        for later in recipe.stages[number + 1 :] if is_new else []:
+            _begin(later)
     rows = _table_rows(results)
     if rows:
         _say("\n" + format_table(rows))
@@ -149,6 +156,7 @@ def run_stage(
 
     trainer = _build_trainer(stage, model, processors, datasets)
     checkpoint = _find_checkpoint(training.resume_from_checkpoint, folder, trainer.files_to_resume())
+    _begin(stage)
     train_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     # before all that could still go wrong; pushed below, when everything is there
     trainer.save_model(_internal_call=True)
@@ -159,6 +167,11 @@ def run_stage(
         "parameters": parameters,
         "train": {name: train_metrics[name] for name in ("epoch", "train_loss", "train_runtime")},
     }
+    if checkpoint is not None:  # the loss and the time are of what was left to do
+        resumed_at = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
+        metrics["train"] |= {"resumed_at_step": resumed_at}
+        if trainer.state.global_step == resumed_at:
+            metrics["train"]["train_loss"] = None
     report = None
     if "test" in datasets:
         report = _predict(trainer, datasets["test"], labels)
@@ -188,6 +201,8 @@ def evaluate_stage(stage: StageArguments, recipe_name: str = "training") -> Stag
     start, folder = stage.model.model_name_or_path, Path(stage.training.output_dir)
     if start is None:
         raise ValueError("`model_name_or_path` is missing: the model to evaluate.")
+    if folder.is_dir() and os.path.isdir(os.path.expanduser(start)) and folder.samefile(os.path.expanduser(start)):
+        raise ValueError(f"`output_dir` is the model's own folder, {folder}, whose metrics would be written over.")
     finished = _finished_result(stage)
     if finished is not None:
         return finished
@@ -206,6 +221,7 @@ def evaluate_stage(stage: StageArguments, recipe_name: str = "training") -> Stag
     processor = processors[stage_kind(stage)]
     dataset = build_dataset(samples["test"], "test", stage, model.config, processor, _shows_progress(stage))
     trainer = _build_trainer(_for_evaluation(stage), model, processors, {})
+    _begin(stage)
     report = _predict(trainer, dataset, labels)
     metrics = _describe_run(stage, recipe_name, samples, left_out) | {
         "checkpoint": _short_name(start),
@@ -228,15 +244,25 @@ def _finished_result(stage: StageArguments) -> StageResult | None:
 
 
 def _finished_metrics(stage: StageArguments) -> dict[str, Any] | None:
-    """The metrics of a finished stage that this run resumes; where there is something to do, old ones are deleted."""
+    """The metrics of a finished stage that this run resumes."""
     path = Path(stage.training.output_dir, METRICS_NAME)
-    if _resumes(stage.training.resume_from_checkpoint) and path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    # a run that is broken off must not look finished by the metrics of an earlier one
+    resume = stage.training.resume_from_checkpoint
+    if resume is not None and resume.lower() == "true" and path.is_file():
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # as a machine that lost power leaves it
+            metrics = None
+        if isinstance(metrics, dict) and metrics:
+            return metrics
+        _say(f"{path} can't be read: the stage is not taken for finished.")
+    return None
+
+
+def _begin(stage: StageArguments) -> None:
+    """A run that is broken off must not look finished by the metrics of an earlier one."""
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
-        path.unlink(missing_ok=True)
-    return None
+        Path(stage.training.output_dir, METRICS_NAME).unlink(missing_ok=True)
 
 
 def _describe_run(
@@ -274,7 +300,9 @@ def _finish(folder: Path, metrics: dict[str, Any], report: ClassificationReport 
             title = f"{metrics['recipe']}, {metrics['stage']}"
             plot_confusion_matrix(report, folder / "confusion_matrix.png", title=title)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        partial = folder / f"{METRICS_NAME}.partial"
+        partial.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / METRICS_NAME)
     PartialState().wait_for_everyone()
 
 
@@ -297,6 +325,7 @@ def name_data(source: str) -> str:
     What a data set is called: one of the Hub by its name there, a folder or table by its own name, or, where that only
     says which part it is (`train`, `test.csv`), by that of the folder above it.
     """
+    source = os.path.expanduser(source)
     if not (os.path.exists(source) or os.path.isabs(source) or source.startswith(".") or source.count("/") > 1):
         return source
     path = Path(os.path.abspath(source))
@@ -415,6 +444,7 @@ def _find_checkpoint(given: str | None, folder: Path, needed: Mapping[str, str])
         return None
     if given.lower() == "true":
         return find_last_checkpoint(folder, needed)
+    given = os.path.expanduser(given)
     check_checkpoint(given, needed)
     return given
 
@@ -484,6 +514,7 @@ def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
         files, points = read_still_points(root)
         datasets[name] = LandmarkPointsDataset(files, points, size, **augmentation, progress=_shows_progress(stage))
     stage.training.resume_from_checkpoint = _find_checkpoint(stage.training.resume_from_checkpoint, folder, {})
+    _begin(stage)
     metrics = train_landmark_encoder(encoder, datasets["train"], datasets["test"], args=stage.training)
     _say(f"Mean error of the 68 points: {100 * metrics['nme']:.1f} % of the distance between the outer eye corners.")
     if PartialState().is_main_process:

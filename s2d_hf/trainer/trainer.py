@@ -26,7 +26,7 @@ from ..publishing import publish_folder
 from ..video_processing_s2d import S2DVideoProcessor
 from .arguments import S2DTrainingArguments
 from .checkpoints import check_checkpoint, find_fault_of_weights, find_last_checkpoint, write_checksums
-from .finite import FiniteCallback, check_batch, check_weights
+from .finite import FiniteCallback, NotFiniteError, check_batch, check_weights
 from .parameter_groups import decay_by_layer
 from .samplers import ClassBalancedSampler, EpochCallback
 from .starting_weights import check_resumed
@@ -210,7 +210,46 @@ class S2DTrainer(Trainer):
         elif resume_from_checkpoint:
             check_checkpoint(resume_from_checkpoint, self.files_to_resume())
         self.weight_average = None
+        if resume_from_checkpoint:
+            state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
+            written_by = len(list(Path(resume_from_checkpoint).glob("rng_state_*.pth"))) or 1
+            if written_by != self.args.world_size:
+                logger.warning(
+                    f"{resume_from_checkpoint} was written by {written_by} processes, and is resumed by "
+                    f"{self.args.world_size}: the batches are others, and so is what the training ends with."
+                )
+            is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+            if 0 < self.args.max_steps <= state.global_step and not is_sharded:
+                return self._take_over(resume_from_checkpoint, state)
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _take_over(self, checkpoint: str, state: TrainerState) -> TrainOutput:
+        """A training of which no step is left; Trainer would train one more where they don't end an epoch."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = state
+        if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._load_best_model()
+        metrics = {"epoch": state.epoch, "train_loss": math.nan, "train_runtime": 0.0}
+        return TrainOutput(state.global_step, math.nan, metrics)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """
+        [`~transformers.Trainer.evaluate`].
+
+        Raises:
+            NotFiniteError: also if the score by which the best checkpoint is found is not finite, as the recall of a
+                class that doesn't occur.
+        """
+        metrics = super().evaluate(*args, **kwargs)
+        name = self.args.metric_for_best_model
+        if name is not None:
+            name = name if name.startswith("eval_") else f"eval_{name}"
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise NotFiniteError(
+                    f"`metric_for_best_model`: {name} is {metrics[name]}, and no checkpoint is better or worse by it. "
+                    "The recall of a class needs samples of it in the validation data."
+                )
+        return metrics
 
     def files_to_resume(self) -> dict[str, str]:
         """What this training reads from a checkpoint beside what all do, with the argument that asks for it."""
@@ -364,7 +403,7 @@ class S2DTrainer(Trainer):
             where = f"Step {self.state.global_step + 1} (epoch {self._epoch():.2f})"
             check_batch(loss, outputs.logits, inputs.get("name"), where)
         else:
-            check_batch(None, outputs.logits, inputs.get("name"), "Evaluation")
+            check_batch(loss, outputs.logits, inputs.get("name"), "Evaluation")
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:

@@ -53,7 +53,7 @@ def test_updates_in_every_epoch():
             {"samples": {"a": 15.5, "b": 16}, "queue_size": 16},
             "^a will never .* in one epoch of updates",
         ),
-        ({}, 30, {}, "first weight at 30, beyond its 30 epochs"),
+        ({}, 30, {}, "first weight at 30, beyond the training's end at 30"),
         ({}, 30.5, {}, None),
         ({"weights": ((0, 0.0),)}, 100, {}, "has no weight over 0"),
         (
@@ -65,6 +65,10 @@ def test_updates_in_every_epoch():
         ({"weights": ((0, 1.0),), "first_update": 20}, 20.5, {}, None),
         ({"weights": ((0, 1.0),), "first_update": 1000}, 100, {"starts_full": True}, "they stay the random numbers"),
         ({"weights": ((0, 1.0),)}, 100, {"starts_full": True, "samples": {"a": 0}, "queue_size": 16}, None),
+        # epochs 20 and, for a tenth of it, 60
+        ({}, 60.1, {"samples": {"a": 15, "b": 14}, "queue_size": 16}, "^b will never take part"),
+        ({"weights": ((0, 1.0), (20, 0.0))}, 100, {}, "weight before their first update only"),
+        ({"weights": ((0, 1.0), (21, 0.0))}, 100, {}, None),
         ({"weights": ((0.3, 1.0),), "first_update": 0.2, "update_every": 0.4, "unit": "fraction"}, 2, {}, None),
         (
             {"weights": ((1.0, 1.0),), "first_update": 0, "update_every": 1, "unit": "fraction"},
@@ -86,6 +90,8 @@ def test_anchors_that_will_do_nothing_are_found(arguments, num_epochs, given, ex
         ({"weights": ((10, 0.1), (5, 1.0))}, "ascending"),
         ({"weights": ((0, -1.0),)}, "negative"),
         ({"update_every": 0}, "`update_every`"),
+        ({"first_update": float("nan")}, "finite"),
+        ({"weights": ((0, float("inf")),)}, "finite"),
         ({"unit": "steps"}, "`unit`"),
         ({"unit": "fraction"}, "0 to 1"),
     ],

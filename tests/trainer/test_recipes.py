@@ -100,6 +100,9 @@ def test_config_overrides_are_json_on_the_command_line():
         ("config_overrides: 3", [], "`config_overrides` must be a mapping"),
         ("seed: 1", ["--config_overrides", "{a"], "`config_overrides` must be JSON"),
         ("learning_rate: fast", [], "learning_rate.*'fast'"),
+        ("weight_decay: .nan", [], "`weight_decay` must be a finite number"),
+        ("seed: 1", ["--crop_scale", "0.1", "inf"], "`crop_scale` must be a finite number"),
+        ("seed: 1", ["--resume_from_checkpoint", ""], "`resume_from_checkpoint` is empty"),
     ],
 )
 def test_mistakes_are_named(text, arguments, message, tmp_path):

@@ -143,12 +143,39 @@ def test_a_stage_that_breaks_off_does_not_look_finished(broken, run, tmp_path, m
     def fail(*args, **kwargs):
         raise RuntimeError("power cut")
 
-    name = "train_landmark_encoder" if broken == "landmarks" else "load_stage_samples"
+    name = "train_landmark_encoder" if broken == "landmarks" else "S2DTrainer.train"
     monkeypatch.setattr(f"s2d_hf.trainer.stages.{name}", fail)
     arguments = ["--output_dir", str(again), *SMALL, "--max_steps", "1", "--disable_tqdm", "true"]
     with pytest.raises(RuntimeError, match="power cut"):
         run_recipe(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
     assert not (again / broken / "metrics.json").exists()
+
+
+def test_a_run_that_does_not_begin_leaves_what_there_was(run, tmp_path):
+    """A misspelt path, and an evaluation into the model's own folder."""
+    folder, _ = run
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    metrics = {name: (again / name / "metrics.json").read_bytes() for name in ("static", "dynamic")}
+    options = ["--output_dir", str(again), *SMALL[4:], "--stage", "static", "--train_data", "./nowhere"]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run_recipe(read_recipe([*options, "--output_dir", str(again / "static")], default=""))
+    model = str(again / "dynamic")
+    options = ["--stage", "dynamic", "--evaluate_only", "true", "--model_name_or_path", model, "--output_dir", model]
+    with pytest.raises(ValueError, match="`output_dir` is the model's own folder"):
+        run_recipe(read_recipe([*options, "--test_data", str(again / "data" / "test"), "--use_cpu"], default=""))
+    assert metrics == {name: (again / name / "metrics.json").read_bytes() for name in ("static", "dynamic")}
+
+
+def test_stages_after_one_that_is_trained_anew_are_trained_anew(run, tmp_path):
+    folder, _ = run
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    (again / "static" / "metrics.json").write_bytes(b"")  # as a machine that lost power leaves it
+    before = (again / "dynamic" / "model.safetensors").stat().st_mtime_ns
+    arguments = ["--output_dir", str(again), *SMALL, "--resume_from_checkpoint", "true", "--max_steps", "1"]
+    run_recipe(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
+    assert (again / "dynamic" / "model.safetensors").stat().st_mtime_ns > before
 
 
 def test_other_synthetic_data_are_not_taken_for_these(run):

@@ -502,7 +502,7 @@ def test_idle_anchors_are_warned_of_before_the_training(tmp_path, monkeypatch, b
     # `max_steps` counts, and not the epochs that it overrules
     late = arguments | {"anchor_weight_times": [0, 2], "anchor_weights": [0.0, 1.0], "num_train_epochs": 100}
     make_trainer(tmp_path, dataset=FramesDataset([0, 1, 2, 3, 4] * 2), **late, max_steps=6).train()
-    assert len(warnings) == 1 and "first weight at 2, beyond its 2 epochs" in warnings[0]
+    assert len(warnings) == 1 and "first weight at 2, beyond the training's end at 2" in warnings[0]
 
 
 def test_times_of_the_anchors_as_fractions_go_by_max_steps(tmp_path, monkeypatch):
@@ -518,3 +518,42 @@ def test_times_of_the_anchors_as_fractions_go_by_max_steps(tmp_path, monkeypatch
     )
     trainer.train()
     assert steps == [3, 4, 5]  # the second half of six steps in two epochs
+
+
+def test_a_training_of_which_no_step_is_left_stays_as_it_is(tmp_path):
+    """As where it was killed in the evaluation at its end; `max_steps` is in the middle of an epoch."""
+    arguments = {"max_steps": 3, "save_strategy": "steps", "save_steps": 3, "ema_decay": 0.5, "learning_rate": 1e-2}
+    arguments |= {"anchor_distillation": True, "anchor_first_update": 0, "anchor_queue_size": 2}
+    labels = [0, 1, 2, 3, 4] * 4
+    trainer = make_trainer(tmp_path, dataset=FramesDataset(labels), **arguments)
+    trainer.train()
+    again = make_trainer(tmp_path, dataset=FramesDataset(labels), **arguments)
+    result = again.train(resume_from_checkpoint=True)
+    assert result.global_step == again.state.global_step == 3 and not (tmp_path / "checkpoint-4").exists()
+    for kept in ("model", "weight_average", "anchors"):
+        expected = getattr(trainer, kept).state_dict()
+        for name, tensor in getattr(again, kept).state_dict().items():
+            assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_checkpoint_of_more_processes_is_told_of(tmp_path, monkeypatch):
+    warnings: list[str] = []
+    make_trainer(tmp_path, save_strategy="steps", save_steps=1).train()
+    checkpoint = tmp_path / "checkpoint-1"
+    (checkpoint / "checksums.json").unlink()
+    (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    (checkpoint / "rng_state_1.pth").write_bytes((checkpoint / "rng_state_0.pth").read_bytes())
+    monkeypatch.setattr("s2d_hf.trainer.trainer.logger.warning", warnings.append)
+    make_trainer(tmp_path).train(resume_from_checkpoint=str(checkpoint))
+    assert len(warnings) == 1 and "written by 2 processes, and is resumed by 1" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["recall_never", "eval_recall_never"])
+def test_a_score_that_is_no_number_finds_no_best_checkpoint(tmp_path, name):
+    trainer = make_trainer(
+        tmp_path, eval_dataset=FramesDataset([0, 1]), eval_strategy="epoch", save_strategy="epoch",
+        load_best_model_at_end=True, metric_for_best_model=name,
+    )  # fmt: skip
+    trainer.compute_metrics = lambda prediction: {"recall_never": float("nan")}
+    with pytest.raises(ValueError, match="`metric_for_best_model`: eval_recall_never is nan"):
+        trainer.train()
