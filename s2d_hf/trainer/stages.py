@@ -137,10 +137,10 @@ def run_stage(
     if finished is not None:
         return finished
     set_seed(training.seed)
+    encoder = load_landmark_encoder(stage.model)  # first, as it is checked sooner than the data
     samples, left_out = load_stage_samples(stage, progress=_shows_progress(stage))
     labels = samples["train"].labels
     check_classes(samples["train"])
-    encoder = load_landmark_encoder(stage.model)
     model = build_model(stage, labels, encoder)
     processors = build_processors(model.config, encoder)
     progress, processor = _shows_progress(stage), processors[stage_kind(stage)]
@@ -262,7 +262,10 @@ def _begin(stage: StageArguments) -> None:
     """A run that is broken off must not look finished by the metrics of an earlier one."""
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
-        Path(stage.training.output_dir, METRICS_NAME).unlink(missing_ok=True)
+        metrics = Path(stage.training.output_dir, METRICS_NAME)
+        if metrics.is_file():
+            _say(f"{metrics.parent} holds the result of an earlier run, which this one will replace.")
+        metrics.unlink(missing_ok=True)
 
 
 def _describe_run(
