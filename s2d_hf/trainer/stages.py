@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,8 @@ def run_stage(
     samples, left_out = load_stage_samples(stage, progress=_shows_progress(stage))
     labels = samples["train"].labels
     check_classes(samples["train"])
+    counts = Counter(sample.label for sample in samples["train"])  # a misspelt label is a class of its own
+    _say("Trains on " + ", ".join(f"{counts[label]:,} {name}" for label, name in enumerate(labels)) + ".")
     model = build_model(stage, labels, encoder)
     processors = build_processors(model.config, encoder)
     progress, processor = _shows_progress(stage), processors[stage_kind(stage)]
@@ -239,7 +242,7 @@ def _finished_result(stage: StageArguments) -> StageResult | None:
     if metrics is None:
         _say(f"\nStage {stage.name}: {folder}")
         return None
-    _say(f"The {stage.name} stage is finished: {folder}")
+    _say(f"The {stage.name} stage is finished: {folder} (without its {METRICS_NAME}, it would be trained again)")
     return StageResult(stage.name, folder, metrics)
 
 
