@@ -114,6 +114,17 @@ def load_stage_samples(
     return loaded, left_out
 
 
+def name_samples(stage: StageArguments) -> None:
+    """
+    Finds the samples of a stage, and opens none: so that a mistake in their names is told before a training.
+
+    Raises:
+        FileNotFoundError, ValueError: see [`load_stage_samples`].
+    """
+    for _ in _read_stage_samples(stage.data, stage_kind(stage), stage.name, ("train", "validation", "test")):
+        pass
+
+
 def _read_stage_samples(
     data: DataArguments, kind: str, stage: str, parts: Sequence[str]
 ) -> Iterator[tuple[str, LabelledSamples]]:
@@ -500,6 +511,7 @@ __all__ = [
     "load_landmark_encoder",
     "load_samples",
     "load_stage_samples",
+    "name_samples",
     "stage_kind",
     "weights_named",
 ]

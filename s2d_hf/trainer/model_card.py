@@ -124,8 +124,8 @@ def _evaluation(kind: str, metrics: dict[str, Any]) -> str:
     table = "\n".join(f"| {name} | {100 * scores['uar']:.2f} | {100 * scores['war']:.2f} |" for name, scores in rows)
     return (
         f"Measured on {metrics['samples']['test']:,} {kind}s of {metrics['test_data']} at the end of this one "
-        f"training (seed {metrics['seed']}); in percent.\n\n| | UAR | WAR |\n| --- | ---: | ---: |\n{table}\n\n"
-        "![Confusion matrix](confusion_matrix.png)"
+        f"training (seed {metrics['seed']}), {metrics['views']}; in percent.\n\n"
+        f"| | UAR | WAR |\n| --- | ---: | ---: |\n{table}\n\n![Confusion matrix](confusion_matrix.png)"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedModel, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..configuration_s2d import S2DConfig
 from ..data import CachedClips, ClipCollator, ClipDataset, LabelledSamples
@@ -33,6 +34,7 @@ from .building import (
     load_for_evaluation,
     load_landmark_encoder,
     load_stage_samples,
+    name_samples,
     stage_kind,
 )
 from .checkpoints import check_checkpoint, find_last_checkpoint
@@ -41,6 +43,7 @@ from .model_card import write_model_card
 from .probes import probe_landmarks
 from .provenance import provenance
 from .recipes import LANDMARK_STAGE, Recipe, RunArguments, StageArguments
+from .settings import describe_settings, find_differences
 from .trainer import S2DTrainer
 
 METRICS_NAME = "metrics.json"
@@ -83,6 +86,9 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
         raise NotADirectoryError(f"`output_dir` must be a folder, and {recipe.output_dir} is a file.")
     if run.synthetic_data is not None:
         _use_synthetic_data(recipe)
+    for stage in recipe.stages[1:]:  # the first one's is read at once
+        if stage.name != LANDMARK_STAGE and not run.evaluate_only:
+            name_samples(stage)
     results: list[StageResult] = []
     if run.evaluate_only and (run.compare_image_model or run.compare_landmarks):
         _say("Nothing is trained, and so nothing is compared (`compare_image_model`, `compare_landmarks`).")
@@ -158,7 +164,13 @@ def run_stage(
     _say(f"Trains {parameters['tunable']:,} of {parameters['total']:,} parameters ({100 * share:.1f} %).")
 
     trainer = _build_trainer(stage, model, processors, datasets)
+    trainer.settings = describe_settings(stage)
     checkpoint = _find_checkpoint(training.resume_from_checkpoint, folder, trainer.files_to_resume())
+    if checkpoint is None:
+        _refuse_older_checkpoints(stage)
+    else:
+        for difference in find_differences(checkpoint, trainer.settings):
+            _say(f"{checkpoint} was written with another {difference}. Optimizer and schedule go on as they were.")
     _begin(stage)
     train_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     # before all that could still go wrong; pushed below, when everything is there
@@ -293,10 +305,21 @@ def _describe_run(
         "data": name,
         "test_data": test_name,
         "seed": stage.training.seed,
+        "views": _describe_views(stage),
         "samples": {name: len(part) for name, part in samples.items()},
         "left_out": {name: list(broken) for name, broken in left_out.items()},
         "provenance": provenance(),
     }
+
+
+def _describe_views(stage: StageArguments) -> str:
+    """What of each test sample is looked at."""
+    data = stage.data
+    if stage.name != "dynamic":
+        return "the middle of each picture"
+    if data.sampling == "even":
+        return "frames spread evenly over each video"
+    return f"{data.num_windows} windows x {data.num_crops} crops of each video, averaged"
 
 
 def _finish(folder: Path, metrics: dict[str, Any], report: ClassificationReport | None = None) -> None:
@@ -453,6 +476,17 @@ def _find_checkpoint(given: str | None, folder: Path, needed: Mapping[str, str])
     given = os.path.expanduser(given)
     check_checkpoint(given, needed)
     return given
+
+
+def _refuse_older_checkpoints(stage: StageArguments) -> None:
+    """A run that is broken off, and resumed, must not go on from a checkpoint of another one."""
+    folder = Path(stage.training.output_dir)
+    older = sorted(path.name for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir())
+    if older and not _resumes(stage.training.resume_from_checkpoint):
+        raise ValueError(
+            f"{folder} has checkpoints of an earlier run ({older[0]}): go on from them with `--resume_from_checkpoint "
+            "true`, take another `output_dir`, or remove them."
+        )
 
 
 def _resumes(given: str | None) -> bool:

@@ -1,5 +1,6 @@
 """The Trainer of the S2D models."""
 
+import json
 import math
 import os
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ from .checkpoints import check_checkpoint, find_fault_of_weights, find_last_chec
 from .finite import FiniteCallback, NotFiniteError, check_batch, check_weights
 from .parameter_groups import decay_by_layer
 from .samplers import ClassBalancedSampler, EpochCallback
+from .settings import SETTINGS_NAME
 from .starting_weights import check_resumed
 from .weight_average import WeightAverage
 
@@ -173,6 +175,8 @@ class S2DTrainer(Trainer):
         self._writes_checkpoint = False
         self._micro_step = 0
         self._num_epochs = self.args.num_train_epochs
+        # what its checkpoints say of it, see `settings.py`
+        self.settings: dict[str, Any] = {}
         # the files of the batches since the last optimizer step, for errors
         self.names_of_step: list[str] = []
         # of the step, to enter the anchors after it, each with the generator of its erasing
@@ -574,6 +578,8 @@ class S2DTrainer(Trainer):
             # where a checkpoint is written over an older one, it must not pass for complete in between
             (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
             # before the rest, so that a checkpoint that is complete or uploaded has them
+            if self.settings:
+                (folder / SETTINGS_NAME).write_text(json.dumps(self.settings, indent=1) + "\n", encoding="utf-8")
             if self.anchors is not None:
                 save_file(self.anchors.state_dict(), folder / ANCHORS_NAME)
             if self.weight_average is not None:

@@ -16,7 +16,8 @@ from tests.small_models import TINY
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("calm", "loud", "never seen")
 METRICS = {
-    "recipe": "faces", "data": "studio", "test_data": "street", "seed": 3, "samples": {"train": 1200, "test": 40},
+    "recipe": "faces", "data": "studio", "test_data": "street", "seed": 3, "views": "2 windows",
+    "samples": {"train": 1200, "test": 40},
     "parameters": {"total": 2000, "tunable": 150}, "train": {"epoch": 2.0, "train_loss": 1.0, "train_runtime": 4210.0},
     "provenance": {
         "date": "2025-03-04", "s2d_hf": "0.1.0", "python": "3.12.1", "torch": "2.11.0", "transformers": "5.17.0",
@@ -64,6 +65,7 @@ def test_draft_has_the_sections_and_lacks_only_what_people_must_write(tmp_path, 
     lacking = "\n".join(problem.text for problem in problems)
     for part in ("`license`", "`datasets`", "under which licence", "faces and recordings", "Of the data"):
         assert part in lacking
+    assert "(seed 3), 2 windows; in percent" in text
     assert f"1,200 {medium}s of studio." in text and f"Measured on 40 {medium}s of street " in text
     (result,) = ModelCard(text).data.eval_results[:1]
     assert result.dataset_name == "street"

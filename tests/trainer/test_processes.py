@@ -61,7 +61,7 @@ def assert_resumed(folder: Path) -> None:
     assert_same(read_model(folder / "resumed"), read_model(folder / "model"), 1e-6)
 
 
-@pytest.mark.parametrize("update", ["before", "after"])
+@pytest.mark.parametrize("update", ["before", pytest.param("after", marks=pytest.mark.slow)])
 def test_two_processes_equal_one_with_twice_the_batch(update, tmp_path):
     results, predictions = {}, []
     for processes, batch_size in ((1, 4), (2, 2)):

@@ -167,6 +167,38 @@ def test_a_run_that_does_not_begin_leaves_what_there_was(run, tmp_path):
     assert metrics == {name: (again / name / "metrics.json").read_bytes() for name in ("static", "dynamic")}
 
 
+def test_another_run_does_not_go_on_from_old_checkpoints(run, tmp_path, capsys):
+    folder, _ = run
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    recipe = ROOT / "training" / "recipes" / "synthetic.yaml"
+    options = ["--stage", "static", "--output_dir", str(again / "new"), *SMALL[4:], "--save_strategy", "steps"]
+    options += ["--landmark_encoder", str(again / "landmarks"), "--train_data", str(again / "data/stills/train")]
+    options += ["--save_steps", "2", "--max_steps", "2", "--disable_tqdm", "true"]
+    run_recipe(read_recipe(options, default=recipe))
+    with pytest.raises(ValueError, match=r"has checkpoints of an earlier run \(checkpoint-2\): go on from them with"):
+        run_recipe(read_recipe([*options, "--learning_rate", "1e-3"], default=recipe))
+    (again / "new" / "metrics.json").unlink()
+    capsys.readouterr()
+    more = ["--learning_rate", "1e-3", "--max_steps", "4", "--resume_from_checkpoint", "true"]
+    run_recipe(read_recipe([*options, *more], default=recipe))
+    printed = capsys.readouterr().out
+    assert (
+        "was written with another `learning_rate`: " in printed
+        and ", and now 0.001. Optimizer and schedule" in printed
+    )
+    assert "another `max_steps`: 2, and now 4" in printed and printed.count("was written with another") == 2
+
+
+def test_mistakes_in_a_later_stages_data_are_told_first(run, tmp_path):
+    folder, _ = run
+    options = ["--output_dir", str(tmp_path), *SMALL[4:], "--landmark_encoder", str(folder / "landmarks")]
+    options += ["--static.train_data", str(folder / "data/stills/train"), "--dynamic.train_data", "./nowhere"]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run_recipe(read_recipe([*options, "--stage", "both"], default=""))
+    assert not (tmp_path / "static").exists()
+
+
 def test_stages_after_one_that_is_trained_anew_are_trained_anew(run, tmp_path):
     folder, _ = run
     again = tmp_path / "again"
