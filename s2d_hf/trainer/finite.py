@@ -15,10 +15,10 @@ class NotFiniteError(ValueError):
     """A loss, score, gradient or weight is NaN or infinite; the message says where and what of."""
 
 
-def check_batch(loss: torch.Tensor | None, logits: torch.Tensor, names: Sequence[str] | None, where: str) -> None:
+def check_batch(loss: torch.Tensor, logits: torch.Tensor, names: Sequence[str] | None, where: str) -> None:
     """
     Args:
-        loss (`torch.Tensor` of shape `()`, *optional*): The loss of a batch.
+        loss (`torch.Tensor` of shape `()`): The loss of a batch.
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Its scores.
         names (`Sequence[str]`, *optional*): The files of the batch.
         where (`str`): Where in the training this is, for the message.
@@ -27,14 +27,11 @@ def check_batch(loss: torch.Tensor | None, logits: torch.Tensor, names: Sequence
         NotFiniteError: if the loss or a score is not finite; the message names the files whose scores aren't, or all
             of the batch if only the loss is wrong.
     """
-    values = [logits.detach().float().sum()]
-    values += [] if loss is None else [loss.detach().float()]
-    if torch.isfinite(torch.stack(values)).all():
+    whole = torch.isfinite(logits.detach()).flatten(1).all(dim=1)
+    if whole.all() & torch.isfinite(loss.detach()):  # one number, and so one wait for the device
         return
-    broken = (~torch.isfinite(logits.detach()).flatten(1).all(dim=1)).tolist()
-    if loss is None and not any(broken):  # their sum alone was too large
-        return
-    what = f"the loss is {loss.item()}" if loss is not None and not any(broken) else "scores are NaN or infinite"
+    broken = (~whole).tolist()
+    what = "scores are NaN or infinite" if any(broken) else f"the loss is {loss.item()}"
     files = [] if names is None else [name for name, bad in zip(names, broken, strict=True) if bad or not any(broken)]
     raise NotFiniteError(f"{where}: {what}{_listed(files)}. {_ADVICE}")
 

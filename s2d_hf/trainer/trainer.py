@@ -403,11 +403,8 @@ class S2DTrainer(Trainer):
             weight = self.anchor_schedule.weight(self._epoch(), self._num_epochs)
             if weight > 0:
                 loss = loss + weight * self.anchors(outputs.logits, outputs.pooler_output)
-        if model.training:
-            where = f"Step {self.state.global_step + 1} (epoch {self._epoch():.2f})"
-            check_batch(loss, outputs.logits, inputs.get("name"), where)
-        else:
-            check_batch(loss, outputs.logits, inputs.get("name"), "Evaluation")
+        step = f"Step {self.state.global_step + 1} (epoch {self._epoch():.2f})"
+        check_batch(loss, outputs.logits, inputs.get("name"), step if model.training else "Evaluation")
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
