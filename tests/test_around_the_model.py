@@ -139,7 +139,7 @@ def test_a_copy_is_the_same_and_apart(model, inputs, way, tmp_path):
     made = make_copy(model, way, tmp_path)
     torch.testing.assert_close(compute_logits(made, inputs), expected, atol=0, rtol=0)
     assert made.config.to_dict() == model.config.to_dict()
-    assert made.config._attn_implementation == "eager" and made.s2d.layers[0].config is made.config
+    assert made.config._attn_implementation == "eager" and made.s2d.layers[0].attention.config is made.config
     for own, other in zip(model.parameters(), made.parameters(), strict=True):
         assert own.requires_grad == other.requires_grad and own.data_ptr() != other.data_ptr()
     assert made.is_gradient_checkpointing

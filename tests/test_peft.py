@@ -105,7 +105,7 @@ def test_adapters_are_trained_saved_loaded_and_merged(video, tmp_path):
         lora.save_pretrained(tmp_path / "adapter")
         assert size_of(tmp_path / "adapter") < size_of_weights(model) / 2
         again = peft.PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / "adapter").eval()
-        torch.testing.assert_close(again(**inputs).logits, trained, atol=0, rtol=0)
+        torch.testing.assert_close(again(**inputs).logits, trained, atol=1e-6, rtol=1e-6)
         merged = again.merge_and_unload()
         assert type(merged) is type(model)
         assert merged.state_dict().keys() == model.state_dict().keys()

@@ -77,6 +77,17 @@ def test_torchao_leaves_modules_out(model, tmp_path):
     check_nearness(quantized, model, tolerance=0.04)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(
+            "video",
+            marks=pytest.mark.xfail(reason="bitsandbytes 0.50 multiplies tensors of 2 and 3 axes only", strict=True),
+        ),
+        "image",
+    ],
+    indirect=True,
+)
 def test_bitsandbytes_int8(model, tmp_path):
     pytest.importorskip("bitsandbytes")
     settings = BitsAndBytesConfig(load_in_8bit=True)
