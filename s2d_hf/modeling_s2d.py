@@ -14,8 +14,8 @@ The docstrings' equations are for one frame, whose tokens are the rows of a matr
     p   the prompt that MCP makes of x and a
     t   what TMA makes of x, over the T frames of a clip
 
-All modules take `(..., tokens, width)` with leading `(batch_size, num_frames)` for videos and `(batch_size,)` for
-images.
+Tokens are `(..., tokens, width)` with leading `(batch_size, num_frames)` for videos and `(batch_size,)` for images;
+linear layers get them with one leading axis, which quantised ones ask for.
 """
 
 from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
@@ -128,8 +128,8 @@ class S2DAttention(nn.Module):
         What the tokens attend to, `(..., S, width)`, or the first one alone, `(..., 1, width)`, with `first_only`; and
         the probabilities, if the implementation gives them.
         """
-        *batch_shape, _, width = hidden_states.shape
-        qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, self.head_dim))
+        *batch_shape, length, width = hidden_states.shape
+        qkv = self.qkv(hidden_states.flatten(0, -3)).view(*batch_shape, length, 3, self.num_heads, self.head_dim)
         query, key, value = (each.transpose(-3, -2) for each in qkv.unbind(-3))
         if first_only:
             query = query[..., :1, :]
@@ -141,7 +141,8 @@ class S2DAttention(nn.Module):
         attended, weights = attend(
             self, query, key, value, None, scaling=self.scaling, dropout=self.dropout if self.training else 0.0
         )
-        return self.proj(attended.reshape(*batch_shape, -1, width)), weights
+        attended = self.proj(attended.reshape(-1, query.shape[-2], width))
+        return attended.view(*batch_shape, -1, width), weights
 
 
 class S2DMLP(nn.Module):
@@ -189,7 +190,8 @@ class S2DLayer(GradientCheckpointingLayer):
         if class_token_only:
             hidden_states = hidden_states[..., :1, :]
         hidden_states = hidden_states + self.dropout(attended)
-        hidden_states = hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+        normed = self.layernorm_after(hidden_states)
+        hidden_states = hidden_states + self.dropout(self.mlp(normed.flatten(0, -3)).view_as(normed))
         return hidden_states, weights
 
 
@@ -216,9 +218,11 @@ class S2DPrompter(nn.Module):
 
     def forward(self, appearance: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
         """The prompt, like both inputs `(..., num_patches, hidden_size)`."""
-        appearance, landmarks = self.appearance_proj(appearance), self.landmark_proj(landmarks)
+        shape = appearance.shape
+        appearance = self.appearance_proj(appearance.flatten(0, -3))
+        landmarks = self.landmark_proj(landmarks.flatten(0, -3))
         fovea = (self.fovea_scale * appearance).softmax(dim=-2, dtype=torch.float32).to(appearance.dtype)
-        return self.output_proj(appearance * fovea + landmarks)
+        return self.output_proj(appearance * fovea + landmarks).view(shape)
 
 
 class S2DTemporalAdapter(nn.Module):
@@ -247,14 +251,15 @@ class S2DTemporalAdapter(nn.Module):
 
     def forward(self, appearance: torch.Tensor) -> torch.Tensor:
         """What is added to the patch tokens; `(batch_size, num_frames, num_patches, hidden_size)` in and out."""
-        hidden_states = self.activation(self.temporal_down(appearance))
+        shape = appearance.shape
+        hidden_states = self.activation(self.temporal_down(appearance.flatten(0, 1))).unflatten(0, shape[:2])
         # the frames become the tokens that attend to each other
         hidden_states, _ = self.temporal_attention(hidden_states.transpose(1, 2))
-        hidden_states = self.layernorm(self.temporal_up(hidden_states.transpose(1, 2)))
-        return self.spatial_up(self.activation(self.spatial_down(hidden_states)))
+        hidden_states = self.layernorm(self.temporal_up(hidden_states.transpose(1, 2).flatten(0, 1)))
+        return self.spatial_up(self.activation(self.spatial_down(hidden_states))).view(shape)
 
 
-class S2DPromptLayer(GradientCheckpointingLayer):
+class S2DPromptLayer(nn.Module):
     """
     What stands before one ViT block, the prompter and the temporal adapter:
 
@@ -464,11 +469,10 @@ class S2DPreTrainedModel(PreTrainedModel):
                 module.requires_grad_(True)
         if base.embeddings.temporal_embeddings is not None:
             base.embeddings.temporal_embeddings.requires_grad_(True)
-        for layer in base.prompt_layers:
-            if not layer.gradient_checkpointing:
-                # the two attributes by which `GradientCheckpointingLayer` is turned on
-                layer.gradient_checkpointing = True
-                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        if not base.gradient_checkpointing:
+            # the two attributes by which transformers turns it on
+            base.gradient_checkpointing = True
+            base._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         return self
 
 
@@ -480,6 +484,9 @@ class S2DModel(S2DPreTrainedModel):
     both streams at the first two blocks and the landmark stream at every block. (The authors' model has one more
     norm, which it never uses.)
     """
+
+    # whether prompts are computed again for the gradient, norms included; the blocks have their own switches
+    gradient_checkpointing = False
 
     def __init__(self, config: S2DConfig):
         super().__init__(config)
@@ -567,10 +574,14 @@ class S2DModel(S2DPreTrainedModel):
         is_video = pixel_values.ndim == 5
         rows, columns = (size // config.patch_size for size in pixel_values.shape[-2:])
 
+        prompt_layer = self._prompt
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            prompt_layer = partial(self._gradient_checkpointing_func, self._prompt)
+
         patches = self._embed_patches(pixel_values)
         prompt = self._embed_landmarks(landmark_features, rows, columns, patches.dtype)
         if self.prompt_layers:
-            added, prompt = self._prompt(0, patches, prompt)
+            added, prompt = prompt_layer(0, patches, prompt)
             patches = patches + added
         hidden_states = self.embeddings(patches, rows, columns)
 
@@ -578,7 +589,7 @@ class S2DModel(S2DPreTrainedModel):
         all_attentions = () if output_attentions else None
         for i, layer in enumerate(self.layers):
             if 1 <= i < len(self.prompt_layers):
-                added, prompt = self._prompt(i, hidden_states, prompt)
+                added, prompt = prompt_layer(i, hidden_states, prompt)
                 hidden_states = hidden_states + nn.functional.pad(added, (0, 0, 1, 0))  # the class token stays
             is_last = i + 1 == len(self.layers)
             hidden_states, weights = layer(hidden_states, pooled_only and is_last)
