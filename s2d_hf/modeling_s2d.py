@@ -452,7 +452,7 @@ class S2DPreTrainedModel(PreTrainedModel):
         """
         Leaves trainable what the paper tunes in the video stage (section 3.3): temporal embedding, prompters and
         their norms, landmark embedding, temporal adapters, final norm and classifier. The ViT is frozen. At the
-        paper's size 9,258,451 of 95,055,571 parameters stay trainable.
+        paper's size 9,256,915 of 95,054,035 parameters stay trainable.
 
         With the ViT frozen, most of what a training keeps for the gradient are intermediate results of prompters and
         adapters, which are cheap to compute again: transformers' gradient checkpointing is turned on for them alone.
