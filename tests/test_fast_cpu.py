@@ -128,9 +128,10 @@ def test_inputs_that_do_not_lie_in_order_and_without_bias(calls):
     assert len(calls) == 2
 
 
-def test_the_environment_turns_it_off(monkeypatch):
-    monkeypatch.setenv("S2D_FAST_CPU", "0")
-    assert type(use_fast_cpu(nn.Linear(3, 4))) is nn.Linear
+@pytest.mark.parametrize(("value", "on"), [("0", False), ("False", False), ("off ", False), ("1", True), ("", True)])
+def test_the_environment_turns_it_off(value, on, monkeypatch):
+    monkeypatch.setenv("S2D_FAST_CPU", value)
+    assert type(use_fast_cpu(nn.Linear(3, 4))) is (FastLinear if on else nn.Linear)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("no primitive\nat all"), AttributeError("_linear_pointwise"), None])
