@@ -8,7 +8,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -41,7 +42,36 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_convert(commands)
     _add_export_onnx(commands)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="the traceback of an error, before its line")
     return parser
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """
+    The arguments of a command line. Mistakes end the program, with exit code 2 and the usage of the command that they
+    were made in.
+    """
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        commands.choices[arguments.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return arguments
+
+
+def _number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least or (most is not None and number > most):
+            limits = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return number
+
+    parse.__name__ = "whole number"  # what argparse calls it in its message
+    return parse
 
 
 def _add_archive(commands: argparse._SubParsersAction) -> None:
@@ -124,7 +154,9 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=7860, help="the port to listen at (default: 7860)")
+    parser.add_argument(
+        "--port", type=_number(0, 65535), default=7860, metavar="N", help="the port to listen at (default: 7860)"
+    )
     parser.add_argument("--share", action="store_true", help="also at a public address, through Gradio's servers")
     parser.set_defaults(run=_demo)
 
@@ -213,7 +245,7 @@ def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
         "--int8", action="store_true", help="a second file with int8 weights: smaller, faster, and less exact"
     )
     parser.add_argument(
-        "--opset", type=int, default=20, metavar="N", help="the version of ONNX's operators (default: 20)"
+        "--opset", type=_number(18), default=20, metavar="N", help="the version of ONNX's operators (default: 20)"
     )
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     parser.set_defaults(run=_export_onnx)
@@ -242,25 +274,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what it can't write
             stream.reconfigure(errors="backslashreplace")
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_arguments(argv)
     notes = logging.getLogger(f"{__package__}.model_sources")
     notes.addFilter(as_typed := _AsTyped(arguments))
     try:
         return arguments.run(arguments) or 0
     except NotDownloadedError as error:
-        print(f"s2d-hf: error: {_tell_what_to_fetch(error, argv, arguments)}", file=sys.stderr)
-        return 1
+        return _end(_tell_what_to_fetch(error, argv, arguments), arguments)
     except BrokenPipeError:  # of what was printed, no more is wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"s2d-hf: error: {_as_typed(str(error), arguments)}", file=sys.stderr)
-        return 1
+        return _end(_as_typed(str(error) or type(error).__name__, arguments), arguments)
+    except Exception as error:
+        # a file that is damaged in a way nobody thought of, or a mistake in this program
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return _end(f"unexpected {visible(what)} (--debug shows where)", arguments)
     except KeyboardInterrupt:
         print("s2d-hf: interrupted.", file=sys.stderr)
         return 130
     finally:
         notes.removeFilter(as_typed)
+
+
+def _end(message: str, arguments: argparse.Namespace) -> int:
+    """Prints the error that is being handled, and returns the exit code."""
+    if arguments.debug:
+        traceback.print_exc()
+    print(f"s2d-hf: error: {message}", file=sys.stderr)
+    return 1
 
 
 class _AsTyped(logging.Filter):

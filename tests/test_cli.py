@@ -51,7 +51,10 @@ def test_own_labels(official_state, landmark_weights, tmp_path, capsys):
     (["--help"], 0, "convert"),
     (["predict", "--help"], 0, "hf://OWNER/REPOSITORY/FILE"),
     (["--version"], 0, __version__),
-    (["predict", "a.mp4", "--fast"], 2, "unrecognized arguments: --fast"),
+    (["predict", "a.mp4", "--fast"], 2, "s2d-hf predict: error: unrecognized arguments: --fast"),
+    (["demo", "--port", "99999"], 2, "argument --port: 99999 is not from 0 to 65535"),
+    (["demo", "--port", "x"], 2, "argument --port: invalid whole number value: 'x'"),
+    (["export-onnx", "a", "b", "--opset", "-5"], 2, "argument --opset: -5 is not at least 18"),
     (["predict", "nowhere.mp4"], 1, "no video or folder nowhere.mp4"),
     (["predict", "{video}", "--model", "./nowhere"], 1, "--model: there is no file or folder ./nowhere"),
     (["predict", "{video}", "--face-detector-weights", "no.pth"], 1, "detector-weights: there is no file no.pth"),
@@ -91,6 +94,23 @@ def test_errors_go_to_stderr_with_exit_code_1(arguments, message, capsys):
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_what_nobody_thought_of_is_one_line_too(monkeypatch, capsys):
+    """And `--debug` shows where it happened, of other errors as well."""
+
+    def fail(*arguments, **settings):
+        raise KeyError("no such\nfield")
+
+    monkeypatch.setattr("s2d_hf.demo.launch_demo", fail)
+    assert main(["demo", "--model", "dfew-set1"]) == 1
+    line = "s2d-hf: error: unexpected KeyError: 'no such\\nfield' (--debug shows where)\n"
+    assert capsys.readouterr().err == line
+    assert main(["demo", "--model", "dfew-set1", "--debug"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback") and 'raise KeyError("no such' in shown and shown.endswith(line)
+    assert main(["convert", "nowhere.pth", "out", "--debug"]) == 1
+    assert "in _convert" in capsys.readouterr().err
 
 
 def test_archive_of_real_videos_equals_one_by_one(converted, shared, tmp_path, capsys):

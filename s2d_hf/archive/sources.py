@@ -162,8 +162,14 @@ def _list_dataset(
         raise ImportError("Reading datasets of the Hub needs the library datasets: pip install datasets.") from error
     dataset = source
     if isinstance(source, (str, os.PathLike)):
-        split = split or _only_split(str(source))
-        dataset = datasets.load_dataset(str(source), split=split)
+        try:
+            split = split or _only_split(str(source))
+            dataset = datasets.load_dataset(str(source), split=split)
+        except OSError as error:  # not found on the Hub, or the Hub not reached
+            raise FileNotFoundError(
+                f"There is no folder or table {source} here, and no dataset of that name could be had from the Hub: "
+                f"{error}"
+            ) from error
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
             f"Expected one split of a dataset, without streaming, and {source} is a {type(dataset).__name__}."

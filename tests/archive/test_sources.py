@@ -167,6 +167,18 @@ def test_a_dataset_by_name(stored, monkeypatch):
         list_videos("films")
 
 
+@pytest.mark.parametrize(
+    "error", [datasets.exceptions.DatasetNotFoundError("no such dataset"), ConnectionError("offline")]
+)
+def test_a_folder_whose_name_is_mistyped_is_said_to_be_missing(error, monkeypatch):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", fail)
+    with pytest.raises(FileNotFoundError, match=f"no folder or table intervews here, and no dataset .*: {error}"):
+        list_videos("intervews")
+
+
 def test_datasets_without_videos_are_refused(stored):
     with pytest.raises(ValueError, match=r"no column path or video in the dataset.* one of url"):
         list_videos(stored.remove_columns("clip"))
