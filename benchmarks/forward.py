@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from s2d_hf import S2DForVideoClassification
-from s2d_hf.modeling_s2d import onednn_linear, onednn_precisions
+from s2d_hf.fast_cpu import onednn_is_faster, onednn_linear
 
 from .candidates import PLAIN, VIDEOMAE, Forward, prepare_forward
 from .counting import count_flops, count_page_faults
@@ -147,7 +147,7 @@ class _Run:
         for precision in sorted(precisions):
             a, b = torch.randn(2, size, size, device=self.device).to(getattr(torch, precision))
             calls["matmul", precision] = lambda a=a, b=b: torch.mm(a, b)
-            if self.device == "cpu" and getattr(torch, precision) in onednn_precisions():
+            if self.device == "cpu" and onednn_is_faster(getattr(torch, precision)):
                 calls["oneDNN", precision] = lambda a=a, b=b: onednn_linear(a, b, None)
         for call in calls.values():
             call()

@@ -164,6 +164,11 @@ class S2DConfig(PreTrainedConfig):
             return 0
         return self.num_hidden_layers
 
+    @property
+    def num_prompt_norms(self) -> int:
+        """Norms before the prompt layers; the first one serves the first two layers."""
+        return min(self.num_prompt_layers, max(self.num_prompt_layers - 1, 1))
+
 
 S2DConfig.register_for_auto_class()
 

@@ -316,6 +316,10 @@ def export_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
         if official is None:
             raise ValueError(f"{name} has no name in the authors' code.")
         exported[official] = tensor[..., None, None] if _is_pointwise(official) else tensor
+    num_layers = sum(name.endswith(".fovea.smooth") for name in exported)
+    if num_layers > 1:  # the authors' last norm, which their code wants to load and never uses
+        for kind, new in (("weight", torch.ones_like), ("bias", torch.zeros_like)):
+            exported[f"prompt_norms.{num_layers - 1}.{kind}"] = new(exported[f"prompt_norms.0.{kind}"])
     return exported
 
 
@@ -329,7 +333,7 @@ def _reason_to_drop(name: str, state: dict[str, torch.Tensor], config: S2DConfig
     if re.fullmatch(r"norm\.(weight|bias)", name):
         return "another norm; ln_post is the final norm"
     norm = re.fullmatch(rf"prompt_norms\.({_INDEX})\.(weight|bias)", name)
-    if norm and int(norm.group(1)) >= config.num_prompt_layers:
+    if norm and int(norm.group(1)) >= config.num_prompt_norms:
         return f'never used with prompt_type "{config.prompt_type}"'
     if ".TMA." in name and not config.temporal_adapters:
         return "temporal adapter without a temporal embedding: an image model has none"

@@ -41,10 +41,13 @@ def test_folder_of_a_video_model(converted):
     assert not list(converted.glob("*.bin")) and (converted / "model.safetensors").is_file()
 
 
+UNUSED = {"prompt_norms.2.weight", "prompt_norms.2.bias"}  # the last norm of three layers, in the authors' code
+
+
 def test_every_tensor_is_accounted_for(official_state):
     converted, report = convert_state_dict(official_state, infer_config(official_state, num_attention_heads=4))
     mapped = dict(pair for pairs in report.mapped.values() for pair in pairs)
-    assert set(mapped) == set(official_state) and not report.dropped
+    assert set(mapped) == set(official_state) - UNUSED and set(report.dropped) == UNUSED
     assert set(mapped.values()) == set(converted)
     for old, new in mapped.items():
         assert torch.equal(converted[new].flatten(), official_state[old].flatten())
@@ -54,7 +57,8 @@ def test_export_is_the_way_back(official_state):
     converted, _ = convert_state_dict(official_state, infer_config(official_state, num_attention_heads=4))
     exported = export_state_dict(converted)
     assert exported.keys() == official_state.keys()
-    assert all(torch.equal(exported[name], tensor) for name, tensor in official_state.items())
+    assert all(exported[name].shape == tensor.shape for name, tensor in official_state.items())
+    assert all(torch.equal(exported[name], tensor) for name, tensor in official_state.items() if name not in UNUSED)
     with pytest.raises(ValueError, match=r"classifier\.scale has no name"):
         export_state_dict({"classifier.scale": torch.ones(1)})
 
@@ -69,7 +73,7 @@ def test_image_checkpoint(image_state, landmark_weights, tmp_path):
         num_attention_heads=4,
     )
     assert set(report.dropped) == {
-        "landmark_net.conv1.conv.weight", "weak_head.weight", "head.weight", "head.bias",
+        "landmark_net.conv1.conv.weight", "weak_head.weight", "head.weight", "head.bias", *UNUSED,
     }  # fmt: skip
     assert all(name in str(report) and reason in str(report) for name, reason in report.dropped.items())
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
@@ -210,7 +214,7 @@ def golden_checkpoint(shared) -> str:
 
 def test_the_authors_video_checkpoint(golden, golden_checkpoint, landmark_weights, tmp_path):
     report = convert_checkpoint(golden_checkpoint, tmp_path / "out", landmark_weights, num_attention_heads=4)
-    assert not report.dropped
+    assert set(report.dropped) == UNUSED
     # its arguments say DFEW, of which they are no proof, and its name says nothing
     assert any("LABEL_0" in note and "name the `dataset`" in note for note in report.notes)
     model = S2DForVideoClassification.from_pretrained(tmp_path / "out")
@@ -224,7 +228,7 @@ def test_the_authors_image_checkpoint_brings_its_landmark_detector(shared, landm
     """No landmark option, no network; the answers are those with the detector as a file."""
     checkpoint = shared / "golden" / "pretrain-image.pth"
     report = convert_checkpoint(checkpoint, tmp_path / "own", num_attention_heads=4)
-    assert len(report.mapped["landmark encoder"]) == 333 and not report.dropped
+    assert len(report.mapped["landmark encoder"]) == 333 and set(report.dropped) == UNUSED
     report = convert_checkpoint(checkpoint, tmp_path / "given", landmark_weights, num_attention_heads=4)
     assert any("is not used" in note and "mobilefacenet" in note for note in report.notes)
     state = torch.load(checkpoint, weights_only=False)["model_state_dict"]  # a file of ours
@@ -245,7 +249,7 @@ def test_a_part_of_a_landmark_detector_is_none(shared, landmark_weights, tmp_pat
     del state["landmark.backbone.conv_4.model.0.conv.bn.weight"]
     torch.save({"model": state}, tmp_path / "part.pth")
     report = convert_checkpoint(tmp_path / "part.pth", tmp_path / "out", landmark_weights, num_attention_heads=4)
-    assert len(report.dropped) == 332 and "landmark encoder" not in report.mapped
+    assert len(set(report.dropped) - UNUSED) == 332 and "landmark encoder" not in report.mapped
     assert str(report).count("landmark.backbone") == 4 and "and 328 more" in str(report)
 
 

@@ -20,6 +20,7 @@ from ..errors import NotDownloadedError
 from ..face_cropping_s2d import crop_square
 from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
+from ..fast_cpu import use_fast_cpu
 from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
 from ..video_files_s2d import VideoSource
@@ -68,6 +69,7 @@ class S2DTimeline:
 
     Args:
         model ([`S2DForVideoClassification`]): A video model, or an image model, which it averages over the frames.
+            Its linear layers become faster on CPUs, see [`use_fast_cpu`].
         processor ([`S2DVideoProcessor`]): The model's; its face detector, margin and alignment are used.
         fps (`float`): Frames a second that are looked at. At 8, the model's 16 frames cover two seconds.
         window_stride (`int`, *optional*): Frames from the start of one window to that of the next; by default half of
@@ -118,7 +120,7 @@ class S2DTimeline:
         self.needs_landmarks = model.config.prompt_type != "none"
         if self.needs_landmarks and processor.landmark_encoder is None:
             raise ValueError("The model needs landmark features, and its processor has no landmark encoder.")
-        self.model = model.eval()
+        self.model = use_fast_cpu(model.eval())
         self.processor = processor
         self.fps = fps
         self.window_stride = window_stride or max(1, model.config.num_frames // 2)

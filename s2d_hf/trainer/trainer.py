@@ -19,10 +19,11 @@ from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput, has_length
 from transformers.utils import logging
 
+from ..classification_loss_s2d import classification_loss
 from ..data import RandomErasing, mixup_cutmix
 from ..image_processing_s2d import S2DImageProcessor
 from ..losses import EmotionAnchors
-from ..modeling_s2d import S2DClassifierOutput, classification_loss
+from ..modeling_s2d import S2DClassifierOutput
 from ..publishing import publish_folder
 from ..video_processing_s2d import S2DVideoProcessor
 from .arguments import S2DTrainingArguments

@@ -12,6 +12,7 @@ from PIL import Image
 
 from s2d_hf import S2DForVideoClassification, S2DVideoProcessor
 from s2d_hf.face_cropping_s2d import crop_square
+from s2d_hf.fast_cpu import FastLinear
 from s2d_hf.timeline import S2DTimeline
 from s2d_hf.timeline.streaming import CameraStream, open_stream
 from s2d_hf.video_files_s2d import TimedFrame
@@ -285,7 +286,9 @@ def test_without_landmark_encoder(converted, shared, short_video):
     plain = S2DForVideoClassification.from_pretrained(converted, prompt_type="none")
     weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
     processor = S2DVideoProcessor(do_landmarks=False, face_detector_weights=weights)
-    timeline = S2DTimeline(plain, processor)(short_video, progress=False)
+    analyse = S2DTimeline(plain, processor)
+    assert type(plain.s2d.layers[0].mlp.fc1) is FastLinear  # faster on CPUs
+    timeline = analyse(short_video, progress=False)
     assert len(timeline.tracks) == 1 and not timeline.tracks[0].angles.any()
 
 

@@ -1,0 +1,106 @@
+"""
+Faster matrix products on CPUs, put into any PyTorch model from outside.
+
+PyTorch hands linear layers in float32 to the library that it was built with, which is slower than oneDNN on some
+processors. [`use_fast_cpu`] makes the layers of a model ask oneDNN, which PyTorch brings along, where that is faster.
+Nothing else changes: weights keep their names and values, hooks their places, and whatever oneDNN is not asked for
+(training, compilers, autocast, small products, other devices) is computed as before.
+"""
+
+import os
+import time
+from functools import cache
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# floating-point operations, below which the libraries are equally fast
+_LARGE = 5e8
+
+
+def use_fast_cpu(model: nn.Module, on: bool = True) -> nn.Module:
+    """
+    Makes the linear layers of a model ask oneDNN where it is faster: for large products on a CPU, without gradients.
+
+    Args:
+        model (`nn.Module`): S2D's or any other; it is changed in place. Subclasses of `nn.Linear`, as quantised layers
+            are, stay as they are.
+        on (`bool`): With False, the way back. So does the environment variable `S2D_FAST_CPU=0`, for a whole program.
+
+    Returns:
+        the model itself.
+    """
+    on = on and os.environ.get("S2D_FAST_CPU", "").strip().lower() not in ("0", "false", "no", "off")
+    before, after = (nn.Linear, FastLinear) if on else (FastLinear, nn.Linear)
+    for module in model.modules():
+        if type(module) is before:
+            module.__class__ = after
+    return model
+
+
+class FastLinear(nn.Linear):
+    """`nn.Linear` that lets oneDNN compute large products on a CPU."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self._suits_onednn(input):
+            return onednn_linear(input, self.weight, self.bias)
+        return super().forward(input)
+
+    def _suits_onednn(self, input: torch.Tensor) -> bool:
+        return (
+            not torch.compiler.is_compiling()
+            and input.device.type == "cpu"
+            and type(input) is torch.Tensor
+            and type(self.weight) is nn.Parameter  # not quantised or sharded
+            and input.dtype == self.weight.dtype
+            and 2 * input.numel() * self.out_features >= _LARGE
+            and not (torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad))
+            and not torch.is_autocast_enabled("cpu")
+            and torch.backends.mkldnn.enabled
+            and onednn_is_faster(input.dtype)
+        )
+
+
+def onednn_linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`torch.nn.functional.linear` by oneDNN, without gradients: `(..., in)` to `(..., out)`."""
+    # A private operation, which may go with any version of PyTorch: `onednn_is_faster` tries it first.
+    return torch.ops.mkldnn._linear_pointwise(input.contiguous(), weight, bias, "none", [], "")
+
+
+@cache
+def onednn_is_faster(dtype: torch.dtype) -> bool:
+    """
+    Whether oneDNN gives the linear layers' results on this CPU, and sooner: tried once, in about a tenth of a second.
+    """
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    tokens, weight, bias = (
+        torch.randn(shape, generator=generator).to(dtype) for shape in ((1024, 768), (768, 768), (768,))
+    )
+    with torch.no_grad():
+        try:
+            ours = onednn_linear(tokens, weight, bias)
+            expected = nn.functional.linear(tokens, weight, bias)
+            distance = 16 * torch.finfo(dtype).eps * float(expected.abs().max())
+            torch.testing.assert_close(ours, expected, rtol=0, atol=distance)
+        except (AttributeError, RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+            logger.warning(
+                f"Linear layers in {str(dtype).removeprefix('torch.')} are computed without oneDNN, which fails in "
+                f"PyTorch {torch.__version__} on this CPU: {str(error).splitlines()[0]}"
+            )
+            return False
+        times: dict[str, float] = {}
+        for _ in range(5):  # in turns, since other programs come and go
+            for name, linear in (("onednn", onednn_linear), ("pytorch", nn.functional.linear)):
+                start = time.perf_counter()
+                linear(tokens, weight, bias)
+                times[name] = min(times.get(name, float("inf")), time.perf_counter() - start)
+    # Where both are about as fast, the choice must not hang on chance: results would differ in their last digits.
+    return times["onednn"] < 1.1 * times["pytorch"]
+
+
+__all__ = ["FastLinear", "onednn_is_faster", "onednn_linear", "use_fast_cpu"]
