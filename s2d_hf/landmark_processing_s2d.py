@@ -2,6 +2,9 @@
 
 import copy
 import os
+import pickle
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
@@ -10,6 +13,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import cached_file
 
 from .landmark_encoders_s2d import (
+    LANDMARK_ENCODERS,
     LANDMARK_WEIGHTS_NAME,
     LandmarkEncoder,
     load_landmark_encoder,
@@ -185,5 +189,14 @@ def _find_landmark_weights(source: str | os.PathLike, hub_arguments: dict[str, A
         )
     return path
 
+
+def _send_by_value(encoder: LandmarkEncoder) -> tuple[Callable, tuple[bytes]]:
+    return pickle.loads, (pickle.dumps(encoder),)
+
+
+# PyTorch sends a new process one open file for each tensor; an encoder has more than the start method "forkserver",
+# which is Python's default since 3.14, can hand over.
+for _encoder_class in LANDMARK_ENCODERS.values():
+    ForkingPickler.register(_encoder_class, _send_by_value)
 
 __all__ = ["LandmarkProcessorMixin"]

@@ -63,10 +63,11 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
 
     `num_frames` frames are chosen: spread evenly over the whole time of the video, its first and last frame included;
     or, with `frame_stride`, a window of every so many frames from its middle; or, with `fps`, such a window of frames
-    whose times are that far apart. Where a video is shorter, its last frame is repeated. What is read are the frames
-    that a player shows (see [`read_video`]). Each is resized to 224 pixels along its shorter edge, cropped to the
-    middle 224x224, scaled to [0, 1] and normalised with ImageNet's mean and standard deviation, and the landmark
-    features are computed from the result. Frames of one video may differ in size.
+    whose times are that far apart. Where a video is shorter, its last frame is repeated. A processor that is made or
+    loaded with `num_frames=None` takes as many as there are: all, every so many, or `fps` for each second. What is
+    read are the frames that a player shows (see [`read_video`]). Each is resized to 224 pixels along its shorter edge,
+    cropped to the middle 224x224, scaled to [0, 1] and normalised with ImageNet's mean and standard deviation, and the
+    landmark features are computed from the result. Frames of one video may differ in size.
 
     The video must show one face, cropped as the benchmarks crop it; of any other, `do_crop_faces=True` finds the
     faces, follows them over the chosen frames and crops the main one, upright, to 224x224 (see [`FaceCropperMixin`]).
@@ -176,20 +177,23 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     ) -> np.ndarray:
         """
         Indices of the frames that are taken from a video; see [`spread_evenly`], [`window_at_rate`] and
-        [`sample_frame_indices`].
+        [`sample_frame_indices`]. `num_frames` is by default the processor's, and where that is None, what the whole
+        video has of such frames.
 
         Raises:
             ValueError: if the video has no frames, `fps` and `frame_stride` are both given, or `fps` is given and the
                 video's frame rate is unknown.
         """
-        num_frames = self.num_frames if num_frames is None else num_frames
-        if fps is None and frame_stride is None:
-            return spread_evenly(metadata, num_frames)
-        if fps is None:
-            return sample_frame_indices(metadata.total_num_frames, num_frames, frame_stride)
-        if frame_stride is not None:
+        if fps is not None and frame_stride is not None:
             raise ValueError("Pass either `fps` or `frame_stride`.")
-        return window_at_rate(metadata, num_frames, fps)
+        num_frames = self.num_frames if num_frames is None else num_frames
+        if num_frames is None:
+            num_frames = _count_frames(metadata, fps, frame_stride)
+        if fps is not None:
+            return window_at_rate(metadata, num_frames, fps)
+        if frame_stride is not None:
+            return sample_frame_indices(metadata.total_num_frames, num_frames, frame_stride)
+        return spread_evenly(metadata, num_frames)
 
     def _decode_and_sample_videos(
         self, videos: list[list[torch.Tensor]], video_metadata: list[VideoMetadata], **kwargs
@@ -252,6 +256,17 @@ def _frame_times(metadata: VideoMetadata) -> np.ndarray:
     if getattr(metadata, "frame_times", None) is not None:
         return np.asarray(metadata.timestamps)
     return np.asarray(metadata.frames_indices) / (metadata.fps or 8.0)
+
+
+def _count_frames(metadata: VideoMetadata, fps: float | None, frame_stride: int | None) -> int:
+    """How many frames a whole video has that lie so far apart. What is no distance is refused by who takes them."""
+    total = metadata.total_num_frames
+    if fps is None:
+        return total if frame_stride is None or frame_stride < 1 else -(-total // frame_stride)
+    duration = metadata.duration if getattr(metadata, "frame_times", None) is not None else None
+    if duration is None:
+        duration = total / metadata.fps if metadata.fps else 0.0
+    return max(1, int(duration * fps + 1e-6)) if 0 < fps < np.inf else 1
 
 
 def _is_frame(item: Any) -> bool:

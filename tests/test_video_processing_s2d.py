@@ -1,5 +1,6 @@
 import copy
 import json
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -120,6 +121,52 @@ def test_sampling_of_arrays(plain):
     assert numbers(plain(clip, num_frames=4, fps=5, video_metadata=[known], return_tensors="pt")) == [7, 12, 17, 22]
     with pytest.raises(ValueError, match="either `fps` or `frame_stride`"):
         plain(clip, fps=5, frame_stride=2)
+
+
+def test_processor_without_a_number_of_frames_takes_all_there_are(plain, tmp_path):
+    everything = S2DVideoProcessor(**(plain.to_dict() | {"num_frames": None}))
+    assert everything.to_dict()["num_frames"] is None
+    clip = np.stack(counting_frames(31))
+    known = {"video_metadata": [VideoMetadata(total_num_frames=31, fps=10)], "return_tensors": "pt"}
+    assert numbers(everything(clip, **known)) == list(range(31))
+    # as far from both ends
+    assert numbers(everything(clip, frame_stride=4, **known)) == list(range(1, 31, 4))
+    assert numbers(everything(clip, fps=5, **known)) == list(range(1, 31, 2))  # 3.1 seconds, 15 frames
+    assert numbers(everything(clip, fps=0.1, **known)) == [15]  # the shortest clip has one
+    assert numbers(everything(clip, num_frames=2, **known)) == [0, 30]
+    for wrong in (0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="`fps` must be positive"):
+            everything(clip, fps=wrong, **known)
+    with pytest.raises(ValueError, match="`stride` must be at least 1"):
+        everything(clip, frame_stride=0, **known)
+    with pytest.raises(ValueError, match="video's own frame rate"):
+        everything(clip, fps=5)
+
+    # a second of frames that follow each other quickly, and a slow one
+    times = [*range(0, 100, 5), *range(100, 200, 25)]
+    video = write_timed_video(tmp_path / "timed.mp4", counting_frames(24), times)
+    chosen = numbers(everything(video, fps=4, return_tensors="pt"))
+    # the nearest ones to 0.10, 0.35, ..., 1.60 s: 7 in the 1.8 s of the video
+    assert [times[number] for number in chosen] == [10, 35, 60, 85, 100, 125, 150]
+
+
+def answer(processor: S2DVideoProcessor, clip: np.ndarray, answers: multiprocessing.Queue) -> None:
+    answers.put(processor(clip, num_frames=2, return_tensors="np")["landmark_features"])
+
+
+def test_loaded_processor_goes_to_a_process_of_the_fork_server(processor, face, tmp_path):
+    """As to the workers of a DataLoader, with every way in which Python starts them."""
+    processor.save_pretrained(tmp_path)
+    loaded, clip = AutoVideoProcessor.from_pretrained(tmp_path), np.stack([face, face[:, ::-1]])
+    context = multiprocessing.get_context("forkserver")
+    answers = context.Queue()
+    process = context.Process(target=answer, args=(loaded, clip, answers))
+    process.start()
+    features = answers.get(timeout=120)
+    process.join(timeout=60)
+    assert process.exitcode == 0
+    expected = processor(clip, num_frames=2, return_tensors="np")["landmark_features"]
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_save_and_load_with_the_encoder(processor, face_video, tmp_path):
