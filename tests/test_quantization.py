@@ -1,4 +1,9 @@
-"""Linear layers with weights of 8 and 4 bits, by torchao and bitsandbytes, on a CPU."""
+"""
+Linear layers with weights of 8 and 4 bits, by torchao and bitsandbytes, on a CPU.
+
+Neither is among the packages for the tests (bitsandbytes is large, and torchao makes PyTorch print warnings in every
+program): `pip install torchao bitsandbytes` in an environment of its own runs these.
+"""
 
 import copy
 
