@@ -1,7 +1,7 @@
 """Floating-point operations of a call, the bytes that it keeps for the backward pass, and its page faults."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from math import prod
 from typing import Any
 
@@ -54,8 +54,12 @@ def count_flops(call: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def count_saved_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
-    """Bytes that a forward pass keeps for its backward pass, without the model's parameters and buffers."""
+@contextmanager
+def watch_saved_tensors(model: nn.Module) -> Iterator[dict[int, int]]:
+    """
+    Gives the bytes, by address, that forward passes within it keep for their backward passes, without the model's
+    parameters and buffers; complete at its end.
+    """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
     alive = []  # so that no storage takes another one's address
@@ -67,10 +71,8 @@ def count_saved_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> 
             alive.append(tensor)
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = forward()
-    del result
-    return sum(kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
 
 
 def count_page_faults(call: Callable[[], Any]) -> int | None:
@@ -85,4 +87,4 @@ def count_page_faults(call: Callable[[], Any]) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-__all__ = ["count_flops", "count_page_faults", "count_saved_bytes"]
+__all__ = ["count_flops", "count_page_faults", "watch_saved_tensors"]

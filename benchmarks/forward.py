@@ -1,8 +1,9 @@
-"""The forward pass: the plain one, VideoMAE's and ours in every mode, with their errors."""
+"""The forward pass: the plain one, VideoMAE's, ours in every mode and a commit's, with their errors."""
 
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,31 +12,24 @@ from tqdm import tqdm
 from s2d_hf import S2DForVideoClassification
 from s2d_hf.fast_cpu import onednn_is_faster, onednn_linear
 
-from .candidates import PLAIN, VIDEOMAE, Forward, prepare_forward
+from .candidates import PLAIN, VIDEOMAE, VIDEOMAE_FAST, Forward, commit_name, forward_names, prepare_forward
 from .counting import count_flops, count_page_faults
 from .measuring import ratio, summarise, synchronize, time_in_turns
 from .memory import measure_in_own_process
 from .models import build_s2d, make_clips
-from .modes import MODES
+from .modes import MODES, precision_of
 from .plain_model import plain_logits
 from .settings import Settings
 
 EAGER = "float32"  # the mode whose operations are counted for all
 
 
-def precision_of(mode: str) -> str | None:
-    """The precision whose matrix products a mode's time is compared with; `None` for integers."""
-    if "int8" in mode:
-        return None
-    return next((name for name in ("bfloat16", "float16") if name in mode), "float32")
-
-
 @torch.no_grad()
 def measure_forward(settings: Settings) -> dict[str, Any]:
     """
-    Returns `{"runs": [one of each batch size], "unavailable": {mode: reason}, "num_clips": ...}`; a run is
-    `{"batch", "candidates": {name: {...}}, "peaks", "matrix_products"}`, the last two of them FLOP/s by precision,
-    and by precision and library.
+    Returns `{"runs": [one of each batch size], "unavailable": {name: reason}, "num_clips": ..., "onednn_is_faster":
+    {precision: whether the fast path asks it}}`; a run is `{"batch", "candidates": {name: {...}}, "peaks",
+    "matrix_products"}`, the last two of them FLOP/s by precision, and by precision and library.
     """
     model = build_s2d(settings.size, settings.device)
     unavailable: dict[str, str] = {}
@@ -47,7 +41,10 @@ def measure_forward(settings: Settings) -> dict[str, Any]:
         gc.collect()
         if settings.device == "cuda":
             torch.cuda.empty_cache()
-    return {"runs": runs, "unavailable": unavailable, "num_clips": settings.num_clips}
+    asked = {}
+    if settings.device == "cpu":
+        asked = {name: onednn_is_faster(getattr(torch, name)) for name in ("float32", "bfloat16")}
+    return {"runs": runs, "unavailable": unavailable, "num_clips": settings.num_clips, "onednn_is_faster": asked}
 
 
 class _Run:
@@ -63,13 +60,10 @@ class _Run:
 
     def measure(self) -> dict[str, Any]:
         reference = self._reference()
-        names = [PLAIN, VIDEOMAE, *self.settings.modes]
+        names = forward_names(self.settings.modes, self.settings.against)
         for name in tqdm(names, desc=f"preparing, batch {self.batch}"):
             self._prepare(name, reference)
-        clips = self.batches[0]
-        calls: dict[Any, Callable[[], Any]] = {
-            name: (lambda forward=forward: forward(*clips)) for name, forward in self.forwards.items()
-        }
+        calls: dict[Any, Callable[[], Any]] = {name: partial(self._call, name) for name in self.forwards}
         products = self._matrix_products()
         calls |= products
         with tqdm(total=len(calls) * self.settings.rounds, desc=f"forward, batch {self.batch}") as bar:
@@ -83,7 +77,6 @@ class _Run:
             peaks[precision] = max(speed, peaks.get(precision, 0.0))
         for name in self.forwards:
             self._add_times(name, times, peaks)
-            self.facts[name]["page_faults"] = count_page_faults(calls[name])
         if self.settings.with_memory:
             for name in tqdm(list(self.forwards), desc="memory"):
                 self.facts[name]["memory"] = measure_in_own_process(
@@ -91,6 +84,11 @@ class _Run:
                 )
         named = {f"{precision}, {library}": speed for (library, precision), speed in products_per_second.items()}
         return {"batch": self.batch, "candidates": self.facts, "peaks": peaks, "matrix_products": named}
+
+    def _call(self, name: str) -> None:
+        """What is timed; the page faults are those of the last round."""
+        forward = self.forwards[name]
+        self.facts[name]["page_faults"] = count_page_faults(lambda: forward(*self.batches[0]))
 
     def _reference(self) -> torch.Tensor:
         """
@@ -105,31 +103,36 @@ class _Run:
         if name in self.unavailable:
             return
         facts: dict[str, Any] = {}
+
+        def compute(clips: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            return forward(*clips).to(reference, copy=True)  # a CUDA graph writes every result to the same place
+
         start = time.perf_counter()
         try:
             forward = prepare_forward(name, self.model, self.settings.size)
-            forward(*self.batches[0])
+            logits = [compute(self.batches[0])]
             synchronize(self.device)
         except Exception as error:  # whatever a package or a compiler raises: the mode is listed with it
-            if name in (PLAIN, VIDEOMAE, EAGER):
+            if name == EAGER or name not in (*MODES, VIDEOMAE_FAST):
                 raise
-            needs = MODES[name].needs
+            needs = MODES[name].needs if name in MODES else "a CPU"
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
             self.unavailable[name] = reason if needs is None else f"needs {needs} ({reason})"
             return
-        if name not in (PLAIN, VIDEOMAE):
-            facts["cold_start"] = time.perf_counter() - start
-            facts["precision_note"] = MODES[name].precision_note
-        if name != VIDEOMAE:
-            # copies: a CUDA graph writes every result to the same place
-            logits = torch.cat([forward(*clips).to(reference, copy=True) for clips in self.batches])
-            facts["largest_error"] = float((logits - reference).abs().max())
-            facts["agreement"] = float((logits.argmax(-1) == reference.argmax(-1)).float().mean())
+        facts["cold_start"] = time.perf_counter() - start
+        facts["precision_note"] = MODES[name].precision_note if name in MODES else precision_of(name)
+        later = self.batches[1:] or self.batches
+        if name == EAGER or name not in MODES:  # the counter would get in a compiler's way
+            facts["flops"] = count_flops(lambda: logits.extend(map(compute, later))) // len(later)
+        else:
+            logits.extend(map(compute, later))
+        if name not in (VIDEOMAE, VIDEOMAE_FAST):
+            found = torch.cat(logits[: len(self.batches)])
+            facts["largest_error"] = float((found - reference).abs().max())
+            facts["agreement"] = float((found.argmax(-1) == reference.argmax(-1)).float().mean())
             facts["logits_spread"] = float(reference.std(dim=0).mean())
         if name == PLAIN:
             facts["largest_error_of_float32"] = self._rounding(reference)
-        if name in (PLAIN, VIDEOMAE, EAGER):
-            facts["flops"] = count_flops(lambda: forward(*self.batches[0]))
         self.forwards[name], self.facts[name] = forward, facts
 
     def _rounding(self, reference: torch.Tensor) -> float:
@@ -160,9 +163,13 @@ class _Run:
         facts["times_as_fast_as_plain"] = ratio(times[PLAIN], times[name])
         facts["time_over_videomae"] = ratio(times[name], times[VIDEOMAE])
         flops = facts.get("flops", self.facts.get(EAGER, {}).get("flops"))
-        precision = "float32" if name in (PLAIN, VIDEOMAE) else precision_of(name)
+        precision = precision_of(name)
+        if self.settings.against is not None and precision is not None:
+            before = commit_name(self.settings.against, precision)
+            if before in times:
+                facts["times_as_fast_as_commit"] = ratio(times[before], times[name])
         if flops is not None and precision is not None:
             facts["share_of_peak"] = flops / facts["seconds"]["median"] / peaks[precision]
 
 
-__all__ = ["EAGER", "measure_forward", "precision_of"]
+__all__ = ["EAGER", "measure_forward"]

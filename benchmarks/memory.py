@@ -63,7 +63,7 @@ def measure_in_own_process(part: str, name: str, size: str, device: str, batch: 
     the program wrote goes to stderr: what else was measured is too dear to lose.
 
     Args:
-        part (`"forward"` or `"training"`), name (`str`): The candidate.
+        part (`"forward"` or `"training"`), name (`str`): The candidate, a commit's model, too.
         size (`str`): A key of `SIZES`.
         device (`str`), batch (`int`).
     """

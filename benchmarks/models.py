@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from s2d_hf import S2DConfig, S2DForVideoClassification
+
+Checkpointing = Literal["prompt layers", "no layers", "all layers"]
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,24 @@ def train_step(
     return loss.detach()
 
 
-def prepare_training(size: Size, device: str | torch.device, checkpointing: bool) -> S2DForVideoClassification:
-    """The model in training mode with its ViT frozen, without dropout."""
-    model = build_s2d(size, device).train()
-    model.freeze_for_video_tuning()
-    if checkpointing:
+def set_up_training(model: S2DForVideoClassification, checkpointing: Checkpointing) -> S2DForVideoClassification:
+    """Puts a model into training mode with its ViT frozen, and returns it."""
+    model.train()
+    model.freeze_for_video_tuning()  # turns checkpointing on for the prompt layers
+    if checkpointing == "no layers":
+        model.gradient_checkpointing_disable()
+    elif checkpointing == "all layers":
         model.gradient_checkpointing_enable()
     return model
 
 
-__all__ = ["SIZES", "Size", "build_s2d", "build_videomae", "make_clips", "prepare_training", "train_step"]
+__all__ = [
+    "SIZES",
+    "Checkpointing",
+    "Size",
+    "build_s2d",
+    "build_videomae",
+    "make_clips",
+    "set_up_training",
+    "train_step",
+]

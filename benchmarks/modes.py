@@ -1,5 +1,5 @@
 """
-The ways to run a model that are compared: precisions, compilers, int8 weights and ONNX files.
+The ways to run a model that are compared: precisions, oneDNN, compilers, int8 weights and ONNX files.
 
 A mode's `prepare` changes the model that it is given, so give it a copy, and returns what takes `pixel_values` and
 `landmark_features` and returns the logits. It may take minutes. It raises an error where the mode can't run.
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from s2d_hf import S2DForVideoClassification
+from s2d_hf.fast_cpu import FastLinear, use_fast_cpu
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -36,7 +37,8 @@ class Mode:
     precision_note: str
 
 
-def _eager(model: S2DForVideoClassification, dtype: torch.dtype) -> Forward:
+def eager(model: S2DForVideoClassification, dtype: torch.dtype) -> Forward:
+    """The forward pass of a model as it is, in a precision."""
     model = model.to(dtype)
 
     def forward(pixel_values: torch.Tensor, landmark_features: torch.Tensor) -> torch.Tensor:
@@ -45,17 +47,36 @@ def _eager(model: S2DForVideoClassification, dtype: torch.dtype) -> Forward:
     return forward
 
 
+def fast_path(model: nn.Module) -> nn.Module:
+    """
+    A model whose large linear layers ask oneDNN; it is changed in place.
+
+    Raises:
+        RuntimeError: if the model is not on a CPU, or the environment turns the fast path off.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        raise RuntimeError("the model is not on a CPU")
+    use_fast_cpu(model)
+    if not any(isinstance(module, FastLinear) for module in model.modules()):
+        raise RuntimeError("the environment variable S2D_FAST_CPU=0 turns the fast path off")
+    return model
+
+
+def _fast_path(model: S2DForVideoClassification, dtype: torch.dtype) -> Forward:
+    return eager(fast_path(model), dtype)
+
+
 def _compile_blocks(model: S2DForVideoClassification, dtype: torch.dtype) -> Forward:
     """Every block and prompt layer by itself: equal ones share their code, so that a cold start takes less."""
     _allow_recompiling()
     for layer in [*model.s2d.layers, *model.s2d.prompt_layers]:
         layer.compile(fullgraph=True, dynamic=False)
-    return _eager(model, dtype)
+    return eager(model, dtype)
 
 
 def _compile_whole(model: S2DForVideoClassification, dtype: torch.dtype, **options: bool) -> Forward:
     _allow_recompiling()
-    return torch.compile(_eager(model, dtype), fullgraph=True, dynamic=False, options=options)
+    return torch.compile(eager(model, dtype), fullgraph=True, dynamic=False, options=options)
 
 
 def _allow_recompiling() -> None:
@@ -83,9 +104,16 @@ def _compile_cuda_graphs(model: S2DForVideoClassification, dtype: torch.dtype) -
     return forward
 
 
+def precision_of(name: str) -> str | None:
+    """The precision that a name tells, of a mode or another candidate, float32 by default; `None` for integers."""
+    if "int8" in name:
+        return None
+    return next((precision for precision in ("bfloat16", "float16") if precision in name), "float32")
+
+
 def _float16(model: S2DForVideoClassification) -> Forward:
     _demand_cuda(model)
-    return _eager(model, torch.float16)
+    return eager(model, torch.float16)
 
 
 def _int8_torchao(model: S2DForVideoClassification) -> Forward:
@@ -123,11 +151,13 @@ _BFLOAT16_EAGER = "weights and intermediate results in bfloat16; on a CPU, atten
 _INT8 = "weights int8 per channel, their inputs int8 {inputs} as they come; the rest in float32"
 
 _ALL = (
-    Mode("float32", partial(_eager, dtype=torch.float32), None, "float32"),
+    Mode("float32", partial(eager, dtype=torch.float32), None, "float32"),
+    Mode("float32-fast-path", partial(_fast_path, dtype=torch.float32), "a CPU", "float32"),
     Mode("float32-compiled-blocks", partial(_compile_blocks, dtype=torch.float32), "a C++ compiler", "float32"),
     Mode("float32-compiled", partial(_compile_frozen, dtype=torch.float32), "a C++ compiler", "float32"),
     Mode("onnx-float32", partial(_onnx, int8=False), 'pip install "s2d-hf[onnx]"', "float32"),
-    Mode("bfloat16", partial(_eager, dtype=torch.bfloat16), None, _BFLOAT16_EAGER),
+    Mode("bfloat16", partial(eager, dtype=torch.bfloat16), None, _BFLOAT16_EAGER),
+    Mode("bfloat16-fast-path", partial(_fast_path, dtype=torch.bfloat16), "a CPU", _BFLOAT16_EAGER),
     Mode("bfloat16-compiled-blocks", partial(_compile_blocks, dtype=torch.bfloat16), "a C++ compiler", _BFLOAT16),
     Mode("bfloat16-compiled", partial(_compile_frozen, dtype=torch.bfloat16), "a C++ compiler", _BFLOAT16),
     Mode("bfloat16-cuda-graphs", partial(_compile_cuda_graphs, dtype=torch.bfloat16), "a CUDA device", _BFLOAT16),
@@ -137,4 +167,4 @@ _ALL = (
 )
 MODES: dict[str, Mode] = {mode.name: mode for mode in _ALL}
 
-__all__ = ["MODES", "Forward", "Mode"]
+__all__ = ["MODES", "Forward", "Mode", "eager", "fast_path", "precision_of"]

@@ -1,4 +1,4 @@
-"""The picture of a run: how fast each candidate is, and how the time grows."""
+"""The picture of a run: how fast each candidate is, and how the time grows, with what the marks mean."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .candidates import PLAIN, VIDEOMAE
+from .candidates import PLAIN, PLAIN_AUTOCAST, VIDEOMAE, VIDEOMAE_FAST, commit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,19 +39,39 @@ def plot_speed(results: dict[str, Any], path: Path) -> bool:
     runs = results["forward"]["runs"] if "forward" in rows else []
     heights = {
         "forward": 0.9 + 0.32 * max([len(run["candidates"]) for run in runs], default=0),
-        "training": 1.9,
+        "training": 0.9 + 0.26 * len(results["training"]["candidates"]) if "training" in rows else 0,
         "scaling": 2.7,
+        "caption": 0.75,
     }
+    rows.append("caption")
     figure = Figure(
-        figsize=(11, sum(heights[name] for name in rows) + 0.5), dpi=150, layout="constrained", facecolor="white"
+        figsize=(11, sum(heights[name] for name in rows)), dpi=150, layout="constrained", facecolor="white"
     )
     FigureCanvasAgg(figure)
     panels = figure.subfigures(len(rows), 1, height_ratios=[heights[name] for name in rows], squeeze=False)[:, 0]
     for name, panel in zip(rows, panels, strict=True):
-        {"forward": _draw_forward, "training": _draw_training, "scaling": _draw_scaling}[name](panel, results[name])
+        if name == "caption":
+            panel.text(0.01, 0.95, caption(results), fontsize=8.5, color=_INK, va="top", linespacing=1.5)
+        else:
+            {"forward": _draw_forward, "training": _draw_training, "scaling": _draw_scaling}[name](
+                panel, results[name]
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return True
+
+
+def caption(results: dict[str, Any]) -> str:
+    """What the letters, the bars and the whiskers are."""
+    lines = [f"Medians of {results['settings']['rounds']} rounds, in which all took turns; whiskers: quartiles."]
+    if "forward" in results or "training" in results:
+        lines.append(
+            "Blue: ours. (a): the same forward pass written down plainly (benchmarks/plain_model.py), in float32."
+            + (" (b): transformers' VideoMAE, in float32." if "forward" in results else "")
+        )
+    if results["settings"]["against"] is not None:
+        lines.append(f"commit {results['settings']['against']}: the model as it was there, with the same weights.")
+    return "\n".join(lines)
 
 
 def _draw_forward(panel: Any, results: dict[str, Any]) -> None:
@@ -69,7 +89,7 @@ def _draw_training(panel: Any, results: dict[str, Any]) -> None:
     has_memory = all(facts.get("memory") for facts in candidates.values())
     panels = panel.subplots(1, 2, squeeze=False)[0]
     speeds = {name: facts["times_as_fast_as_plain"] for name, facts in candidates.items()}
-    _bars(panels[0], speeds, "times as fast as (a)")
+    _bars(panels[0], speeds, "times as fast as the plain step (a)")
     panels[0].set_title("Training step, ViT frozen", loc="left", fontsize=11)
     if has_memory:
         sizes = {name: facts["memory"]["call"] / _MIB for name, facts in candidates.items()}
@@ -81,11 +101,15 @@ def _draw_training(panel: Any, results: dict[str, Any]) -> None:
     panels[1].set_title(title, loc="left", fontsize=11)
 
 
+def _is_yardstick(name: str) -> bool:
+    return name in (PLAIN, PLAIN_AUTOCAST, VIDEOMAE, VIDEOMAE_FAST) or commit_of(name) is not None
+
+
 def _bars(axes: "Axes", summaries: dict[str, dict[str, Any]], label: str, digits: int = 2) -> None:
     places = np.arange(len(summaries))
     medians = [summary["median"] for summary in summaries.values()]
     low, high = np.transpose([summary["quartiles"] for summary in summaries.values()])
-    colours = [_PALE if name in (PLAIN, VIDEOMAE) else _STRONG for name in summaries]
+    colours = [_PALE if _is_yardstick(name) else _STRONG for name in summaries]
     axes.barh(places, medians, color=colours, height=0.68)
     is_spread = high > low
     if is_spread.any():
@@ -133,4 +157,4 @@ def _clean(axes: "Axes") -> None:
     axes.tick_params(labelsize=9)
 
 
-__all__ = ["plot_speed"]
+__all__ = ["caption", "plot_speed"]

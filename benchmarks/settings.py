@@ -18,7 +18,8 @@ class Settings:
         with_memory (`bool`): Measure peak memory, each candidate in a process of its own.
         modes (`tuple[str, ...]`): Names of the modes.
         batch_sizes (`tuple[int, ...]`): Clips at a time in the forward pass.
-        num_clips (`int`): Clips over which errors are measured.
+        num_clips (`int`): Clips over which errors are measured, at least 2.
+        against (`str`, *optional*): A commit of this repository, whose model is measured beside.
     """
 
     size_name: str = "paper"
@@ -28,7 +29,8 @@ class Settings:
     with_memory: bool = True
     modes: tuple[str, ...] = ("float32",)
     batch_sizes: tuple[int, ...] = (1,)
-    num_clips: int = 4
+    num_clips: int = 2
+    against: str | None = None
 
     @property
     def size(self) -> Size:

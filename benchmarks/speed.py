@@ -1,8 +1,9 @@
 """
-Measures how fast S2D is, side by side with its forward pass written down plainly and with VideoMAE.
+Measures how fast S2D is, side by side with its forward pass written down plainly, with VideoMAE and with itself as it
+was at a commit.
 
     python -m benchmarks.speed [--parts forward training processors scaling] [--modes float32 bfloat16 ...]
-        [--rounds 7] [--device cuda --batch-sizes 1 8 64] [--output outputs/speed]
+        [--against COMMIT] [--rounds 7] [--device cuda --batch-sizes 1 8 64] [--output outputs/speed]
 
 Writes `results.json`, `results.md` and `speed.png`. Everything runs in one process, and the candidates take turns, so
 that ratios hold where the times move with the machine; only peak memory is measured in processes of their own. Weights
@@ -25,6 +26,7 @@ import transformers
 
 from s2d_hf import __version__
 
+from .commits import find_commit
 from .forward import measure_forward
 from .measuring import CLOCKS
 from .modes import MODES
@@ -54,10 +56,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=DEFAULT_PARTS)
     parser.add_argument("--modes", nargs="+", choices=[*MODES], default=tuple(MODES), help="by default all")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="of this repository, whose model is measured beside (forward, training)"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="how often every call is timed (default: 7)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=(1,), help="clips at a time (default: 1)")
-    parser.add_argument("--clips", type=int, default=4, help="clips over which errors are measured (default: 4)")
+    parser.add_argument("--clips", type=int, default=2, help="clips over which errors are measured (default: 2)")
     parser.add_argument("--threads", type=int, help="threads of a CPU; by default PyTorch's choice")
     parser.add_argument(
         "--clock",
@@ -69,16 +74,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--quick", action="store_true", help="tiny models: tries the command and measures nothing")
     parser.add_argument("--output", type=Path, default=Path("outputs/speed"), help="folder (default: outputs/speed)")
     options = parser.parse_args(arguments)
-    for name in ("rounds", "clips", "threads"):
+    # one clip's logits alone have no spread
+    for name, least in (("rounds", 1), ("clips", 2), ("threads", 1)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}, got {value}")
     if min(options.batch_sizes) < 1:
         parser.error("--batch-sizes must be at least 1")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch sees no GPU here")
     if options.device == "cuda" and options.clock == "cpu":
         parser.error("--clock cpu doesn't see what a GPU does")
+    if options.against is not None:
+        if not {"forward", "training"} & {*options.parts}:
+            parser.error("--against needs the forward or the training part, the only ones that measure a commit")
+        try:
+            options.against = find_commit(options.against)
+        except ValueError as error:
+            parser.error(f"--against: {error}")
     return options
 
 
@@ -112,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         modes=tuple(options.modes),
         batch_sizes=tuple(options.batch_sizes),
         num_clips=options.clips,
+        against=options.against,
     )
     options.output.mkdir(parents=True, exist_ok=True)
     with _empty_compiler_cache():

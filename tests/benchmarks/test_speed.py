@@ -12,12 +12,23 @@ from torchvision.transforms.functional import normalize
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from benchmarks import memory, speed
-from benchmarks.candidates import OURS, PLAIN, TRAINING, prepare_step
-from benchmarks.counting import count_flops, count_page_faults, count_saved_bytes
-from benchmarks.forward import precision_of
+from benchmarks.candidates import (
+    OURS,
+    OURS_CHECKPOINTED,
+    OURS_KEEPING,
+    PLAIN,
+    TRAINING,
+    VIDEOMAE_FAST,
+    forward_names,
+    prepare_step,
+    training_way,
+)
+from benchmarks.counting import count_flops, count_page_faults, watch_saved_tensors
 from benchmarks.measuring import fit_line, ratio, summarise, time_in_turns
 from benchmarks.models import SIZES, make_clips
+from benchmarks.modes import precision_of
 from benchmarks.plain_model import plain_logits
+from benchmarks.plots import caption
 from benchmarks.training import collect_gradients, largest_difference
 from s2d_hf import S2DConfig, S2DForVideoClassification
 
@@ -87,7 +98,9 @@ def test_saved_bytes():
     linear = torch.nn.Linear(4, 6)
     inputs = torch.randn(10, 4)
     # the input for the weight's gradient, the exponential's result for its own; the sum keeps nothing
-    assert count_saved_bytes(linear, lambda: linear(inputs).exp().sum()) == 4 * (10 * 4 + 10 * 6)
+    with watch_saved_tensors(linear) as kept:
+        linear(inputs).exp().sum()
+    assert sum(kept.values()) == 4 * (10 * 4 + 10 * 6)
 
 
 def test_memory_that_cannot_be_measured_is_left_out(capsys):
@@ -172,9 +185,46 @@ def test_training_steps_agree():
         largest_difference({}, {"classifier.bias": torch.ones(1)})
 
 
+def test_checkpointing_of_our_steps():
+    """Which layers are computed again, told by how often each runs in a step."""
+    runs = {}
+    for name in (OURS, OURS_KEEPING, OURS_CHECKPOINTED):
+        model, _, step = prepare_step(name, SIZES["tiny"], "cpu")
+        counts = {"prompt": 0, "block": 0}
+
+        def count_run(kind, counts=counts):
+            counts[kind] += 1
+
+        for kind, layers in (("prompt", model.s2d.prompt_layers), ("block", model.s2d.layers)):
+            for layer in layers:
+                # a part of the layer, whose own hooks are outside what is computed again
+                part = layer.prompter.output_proj if kind == "prompt" else layer.layernorm_before
+                part.register_forward_pre_hook(lambda *_, kind=kind, count_run=count_run: count_run(kind))
+        step(*make_clips(model.config, 1), torch.tensor([1]))
+        runs[name] = counts
+    assert runs == {
+        OURS: {"prompt": 4, "block": 2},
+        OURS_KEEPING: {"prompt": 2, "block": 2},
+        OURS_CHECKPOINTED: {"prompt": 4, "block": 4},
+    }
+    assert [training_way(name) for name in TRAINING] == [*TRAINING.values()]
+
+
+def test_names_of_the_forward_part():
+    assert forward_names(["float32"], None)[-1] == "float32"
+    assert forward_names(["float32", "onnx-int8"], "1234abc")[-2:] == ["onnx-int8", "commit 1234abc"]
+    assert forward_names(["bfloat16-fast-path"], "1234abc")[-2:] == ["commit 1234abc", "commit 1234abc, bfloat16"]
+
+
 @pytest.mark.parametrize(
     ("mode", "precision"),
-    [("float32", "float32"), ("compile, bfloat16", "bfloat16"), ("float16", "float16"), ("onnx int8", None)],
+    [
+        ("float32", "float32"),
+        ("plain (a)", "float32"),
+        ("commit 36987a3, bfloat16", "bfloat16"),
+        ("float16", "float16"),
+        ("onnx int8", None),
+    ],
 )
 def test_precision_of_a_mode(mode, precision):
     assert precision_of(mode) == precision
@@ -193,7 +243,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     folder = speed.main([*arguments, "--output", str(tmp_path / "speed")])
     results = json.loads((folder / "results.json").read_text())
     (run,) = results["forward"]["runs"]
-    assert {*run["candidates"]} == {"plain (a)", "VideoMAE (b)", "float32"}
+    assert {*run["candidates"]} == {"plain (a)", "VideoMAE (b)", "VideoMAE (b), fast path", "float32"}
     ours = run["candidates"]["float32"]
     assert ours["largest_error"] < 1e-5 < ours["logits_spread"] and ours["agreement"] == 1
     assert ours["flops"] < run["candidates"]["plain (a)"]["flops"]
@@ -209,7 +259,51 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert pixels.shape[1] > 1000 and pixels.std() > 10
 
 
-@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--batch-sizes", "0"], ["--modes", "fastest"]])
+def test_command_against_a_commit(tmp_path, head, monkeypatch):
+    """The committed model beside the one in the working tree."""
+    monkeypatch.setattr(speed, "plot_speed", lambda results, path: path.write_text(caption(results)))
+    arguments = ["--quick", "--rounds", "2", "--no-memory", "--parts", "forward", "training", "--against", "HEAD"]
+    folder = speed.main([*arguments, "--modes", "float32", "bfloat16", "--output", str(tmp_path)])
+    results = json.loads((folder / "results.json").read_text())
+    name = f"commit {head}"
+    (run,) = results["forward"]["runs"]
+    candidates = run["candidates"]
+    assert [*candidates][-2:] == [name, f"{name}, bfloat16"]
+    assert candidates[name]["largest_error"] < 1e-5 < candidates[f"{name}, bfloat16"]["largest_error"] < 0.1
+    for of, over in (("plain (a)", name), ("float32", name), ("bfloat16", f"{name}, bfloat16")):
+        times = [candidates[each]["seconds"]["values"] for each in (over, of)]
+        assert candidates[of]["times_as_fast_as_commit"]["values"] == pytest.approx(
+            [a / b for a, b in zip(*times, strict=True)]
+        )
+    steps = results["training"]["candidates"]
+    assert [*steps] == [*TRAINING, name] and steps[name]["largest_gradient_error"] < 1e-4
+    text = (folder / "results.md").read_text()
+    shares = [line for line in text.splitlines() if line.startswith(f"| {name} |")][-1].split("|")
+    assert shares[-2].strip() == "1.00" and f"over {name}'s" in text
+    share = steps[name]["saved_bytes"] / steps["plain (a)"]["saved_bytes"]
+    assert shares[-3].strip() == f"{share:.2f}"
+    assert name in (folder / "speed.png").read_text()
+
+
+def test_fast_paths_say_why_they_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("S2D_FAST_CPU", "0")
+    settings = speed.Settings(size_name="tiny", rounds=1, with_memory=False, modes=("float32", "float32-fast-path"))
+    results = speed.measure_forward(settings)
+    assert {*results["unavailable"]} == {"float32-fast-path", VIDEOMAE_FAST}
+    assert all("S2D_FAST_CPU=0" in reason for reason in results["unavailable"].values())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rounds", "0"],
+        ["--clips", "1"],
+        ["--batch-sizes", "0"],
+        ["--modes", "fastest"],
+        ["--against", "HEAD", "--parts", "scaling"],
+        ["--against", "no-such-commit"],
+    ],
+)
 def test_wrong_arguments(arguments, capsys):
     with pytest.raises(SystemExit):
         speed.main(arguments)
