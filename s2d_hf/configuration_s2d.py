@@ -3,6 +3,7 @@
 from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
 
 # isort: split
+from collections import Counter
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -100,15 +101,18 @@ class S2DConfig(PreTrainedConfig):
         self._check_fields()
 
     def _check_fields(self) -> None:
-        counts = (
-            "image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads",
-            "intermediate_size", "landmark_channels", "landmark_size", "prompt_hidden_size", "num_frames",
-            "adapter_num_heads",
-        )  # fmt: skip
-        for name in counts:
+        # Far above what any model has. A damaged or crafted file asks for more, and would fill the memory.
+        most = {
+            "image_size": 2**14, "patch_size": 2**14, "num_channels": 2**10, "hidden_size": 2**16,
+            "num_hidden_layers": 2**10, "num_attention_heads": 2**10, "intermediate_size": 2**18,
+            "landmark_channels": 2**14, "landmark_size": 2**12, "prompt_hidden_size": 2**16, "num_frames": 2**14,
+            "adapter_num_heads": 2**10,
+        }  # fmt: skip
+        for name, limit in most.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+                raise ValueError(f"`{name}` must be a positive integer, {limit} at most, got {value!r}.")
+        self._check_labels()
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
@@ -140,6 +144,16 @@ class S2DConfig(PreTrainedConfig):
                     f"multiple of `adapter_num_heads` ({self.adapter_num_heads})."
                 )
 
+    def _check_labels(self) -> None:
+        indices, labels = list(self.id2label), list(self.id2label.values())
+        if sorted(indices) != list(range(len(indices))):
+            raise ValueError(
+                f"`id2label` must name the classes 0 to {len(indices) - 1}, and names {_shown(sorted(indices))}."
+            )
+        repeated = sorted(str(label) for label, count in Counter(labels).items() if count > 1)
+        if repeated:
+            raise ValueError(f"`id2label` gives several classes the same name: {_shown(repeated)}.")
+
     @property
     def adapter_hidden_size(self) -> int:
         """Width of the temporal adapters."""
@@ -168,6 +182,10 @@ class S2DConfig(PreTrainedConfig):
     def num_prompt_norms(self) -> int:
         """Norms before the prompt layers; the first one serves the first two layers."""
         return min(self.num_prompt_layers, max(self.num_prompt_layers - 1, 1))
+
+
+def _shown(items: list) -> str:
+    return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
 
 
 S2DConfig.register_for_auto_class()

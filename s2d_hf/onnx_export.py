@@ -20,6 +20,7 @@ from transformers import AutoConfig
 
 from . import auto_classes  # noqa: F401
 from .configuration_s2d import S2DConfig
+from .model_loading import load_whole_model
 from .model_sources import find_model
 from .modeling_s2d import CLASSIFIERS, S2DForImageClassification, S2DForVideoClassification
 from .output_folder import check_output_folder
@@ -244,7 +245,7 @@ def _load(name: str | Path) -> S2DForVideoClassification | S2DForImageClassifica
     architectures = AutoConfig.from_pretrained(folder).architectures or ["nothing named in its config.json"]
     if architectures[0] not in CLASSIFIERS:
         raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and {name} is {architectures[0]}.")
-    return CLASSIFIERS[architectures[0]].from_pretrained(folder, dtype=torch.float32)
+    return load_whole_model(CLASSIFIERS[architectures[0]], folder, dtype=torch.float32)
 
 
 def _write(model: nn.Module, file: Path, opset: int) -> None:

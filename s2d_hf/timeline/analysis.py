@@ -21,6 +21,7 @@ from ..face_cropping_s2d import crop_square
 from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
 from ..fast_cpu import use_fast_cpu
+from ..model_loading import load_whole_model
 from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
 from ..video_files_s2d import VideoSource
@@ -194,8 +195,8 @@ class S2DTimeline:
         processor = AutoVideoProcessor.from_pretrained(
             folder, face_detector_weights=face_detector_weights, **chosen, **hub_arguments
         )
-        loaded = AutoModelForVideoClassification.from_pretrained(
-            folder, dtype=dtype or torch.float32, **hub_arguments
+        loaded = load_whole_model(
+            AutoModelForVideoClassification, folder, dtype=dtype or torch.float32, **hub_arguments
         ).to(device)
         # what is wrong with it is said once, and not for each video
         processor.get_face_detector(device)
