@@ -11,8 +11,8 @@ from transformers.utils import logging
 
 def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -> PreTrainedModel:
     """
-    `model_class.from_pretrained(folder, **arguments)`, with an error where transformers would fill in random weights or
-    leave some out.
+    `model_class.from_pretrained(folder, **arguments)`, with an error where transformers would fill in random weights
+    or leave some out.
 
     Args:
         model_class: A class of models, or an Auto class.
