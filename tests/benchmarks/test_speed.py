@@ -306,5 +306,5 @@ def test_fast_paths_say_why_they_are_missing(tmp_path, monkeypatch):
 )
 def test_wrong_arguments(arguments, capsys):
     with pytest.raises(SystemExit):
-        speed.main(arguments)
+        speed.parse_arguments(arguments)
     assert arguments[0] in capsys.readouterr().err
