@@ -142,7 +142,7 @@ class S2DAttention(nn.Module):
             self, query, key, value, None, scaling=self.scaling, dropout=self.dropout if self.training else 0.0
         )
         attended = self.proj(attended.reshape(-1, query.shape[-2], width))
-        return attended.view(*batch_shape, -1, width), weights
+        return attended.view(*batch_shape, query.shape[-2], width), weights
 
 
 class S2DMLP(nn.Module):

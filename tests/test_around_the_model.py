@@ -158,7 +158,7 @@ def work(rank: int, model: Model, inputs: dict[str, torch.Tensor], results: torc
         model.classifier.bias[rank] += 1
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_model_in_other_processes(method, tiny_video_model):
     if method not in torch.multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {method}")

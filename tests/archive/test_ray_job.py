@@ -41,6 +41,7 @@ def read_lines(calls: Path) -> list[tuple[str, int]]:
     return [(line.rsplit(" ", 2)[0], int(line.split()[-2])) for line in calls.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_dying_actors_lose_nothing(tmp_path, capsys):
     contents = MIXED | {"2.mp4": "poison"}
     write_archive(tmp_path / "videos", contents)
