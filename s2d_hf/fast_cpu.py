@@ -57,7 +57,9 @@ class FastLinear(nn.Linear):
             and type(self.weight) is nn.Parameter  # not quantised or sharded
             and input.dtype == self.weight.dtype
             and 2 * input.numel() * self.out_features >= _LARGE
-            and not (torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad))
+            and not (torch.is_grad_enabled() and any(x.requires_grad for x in (input, *self.parameters())))
+            and input.shape[-1] == self.in_features
+            and not torch.jit.is_tracing()
             and not torch.is_autocast_enabled("cpu")
             and torch.backends.mkldnn.enabled
             and onednn_is_faster(input.dtype)
@@ -67,6 +69,8 @@ class FastLinear(nn.Linear):
 def onednn_linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """`torch.nn.functional.linear` by oneDNN, without gradients: `(..., in)` to `(..., out)`."""
     # A private operation, which may go with any version of PyTorch: `onednn_is_faster` tries it first.
+    if bias is not None:
+        bias = bias.contiguous()  # it reads over the gaps of a bias that is a part of something larger
     return torch.ops.mkldnn._linear_pointwise(input.contiguous(), weight, bias, "none", [], "")
 
 

@@ -172,3 +172,15 @@ def test_the_faster_one_is_taken(slow, monkeypatch):
         assert onednn_is_faster(torch.bfloat16) is (slow == "pytorch")
     finally:
         onednn_is_faster.cache_clear()
+
+
+@needs_onednn
+def test_a_bias_that_is_a_part_of_something_larger_or_is_trained_alone(calls):
+    linear = nn.Linear(64, 64).requires_grad_(False)
+    linear.bias = nn.Parameter(torch.arange(128.0)[::2])
+    use_fast_cpu(linear)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(torch.zeros(3, 64))[0], torch.arange(0.0, 128, 2))
+    assert len(calls) == 1
+    linear(torch.zeros(3, 64)).sum().backward()
+    assert len(calls) == 1 and torch.equal(linear.bias.grad, torch.full((64,), 3.0))
