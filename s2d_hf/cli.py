@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export_onnx(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="the traceback of an error, before its line")
+        command.set_defaults(parser=command)
     return parser
 
 
@@ -52,11 +53,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     The arguments of a command line. Mistakes end the program, with exit code 2 and the usage of the command that they
     were made in.
     """
-    parser = build_parser()
-    arguments, unknown = parser.parse_known_args(argv)
+    arguments, unknown = build_parser().parse_known_args(argv)
     if unknown:
-        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-        commands.choices[arguments.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return arguments
 
 

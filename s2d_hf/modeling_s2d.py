@@ -42,8 +42,9 @@ from transformers.utils import can_return_tuple, logging
 
 from .classification_loss_s2d import classification_loss
 from .configuration_s2d import S2DConfig
+from .finite_weights_s2d import refuse_broken_weights
 from .input_checks_s2d import check_inputs
-from .vit_weights_s2d import fill_with_vit, load_vit, refuse_broken_weights
+from .vit_weights_s2d import fill_with_vit, load_vit
 
 logger = logging.get_logger(__name__)
 
@@ -455,8 +456,8 @@ class S2DPreTrainedModel(PreTrainedModel):
         paper's size 9,256,915 of 95,054,035 parameters stay trainable.
 
         With the ViT frozen, most of what a training keeps for the gradient are intermediate results of prompters and
-        adapters, which are cheap to compute again: transformers' gradient checkpointing is turned on for them alone.
-        Its switches turn it on and off for all layers, as for any model.
+        adapters, which are cheap to compute again: transformers' gradient checkpointing is turned on for them, and
+        left as it is for the blocks. Its switches turn it on and off for all layers, as for any model.
 
         Returns:
             the model itself.
@@ -528,8 +529,9 @@ class S2DModel(S2DPreTrainedModel):
         r"""
         Before each block i the prompts, then the block:
 
-            (p, t) = PromptLayer_i(norm_{i-1}(x), norm_0(a)),    x <- x + t + p,    a <- p
+            (t + p, p) = PromptLayer_i(norm_j(x), norm_0(a)),    x <- x + t + p,    a <- p
 
+        with j = i - 1, and j = 0 at the first block. x are the patch tokens; the class token is left out.
         The class token and the embeddings of positions and frames come between the first prompts and the first block.
 
         Args:

@@ -1,4 +1,4 @@
-"""What an S2D model takes over from a ViT or ViT-MAE checkpoint, and which weights no model may have."""
+"""What an S2D model takes over from a ViT or ViT-MAE checkpoint."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
+
+from .finite_weights_s2d import refuse_broken_weights
 
 logger = logging.get_logger(__name__)
 
@@ -74,23 +76,6 @@ def fill_with_vit(model: nn.Module, weights: dict[str, torch.Tensor], name: str)
     model.load_state_dict(used, strict=False)
 
 
-def refuse_broken_weights(state_dict: dict[str, torch.Tensor], refusal: str) -> None:
-    """
-    Raises:
-        ValueError: if a weight is NaN or infinite.
-    """
-    broken = []
-    for name, tensor in state_dict.items():
-        # of other classes are quantised and sharded weights; PyTorch has no `isfinite` of 8-bit floats
-        if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.is_meta or tensor.element_size() == 1:
-            continue
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            broken.append(name)
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise ValueError(f"{refusal}: weights are NaN or infinite, {', '.join(broken[:3])}{more}.")
-
-
 def _rename(source: dict[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
     """The weights of a transformers `ViTModel` or `ViTMAEModel` under the names of `S2DModel`."""
     weights = {
@@ -112,4 +97,4 @@ def _rename(source: dict[str, torch.Tensor], num_layers: int) -> dict[str, torch
     return weights
 
 
-__all__ = ["fill_with_vit", "load_vit", "refuse_broken_weights"]
+__all__ = ["fill_with_vit", "load_vit"]
