@@ -94,6 +94,13 @@ def _add_archive(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--num-actors", type=int, metavar="N", help="with --ray (default: one per GPU, or per core)")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine)")
     parser.add_argument("--skip-failed", action="store_true", help="don't try videos again that failed before")
+    parser.add_argument(
+        "--stall-limit",
+        type=_number(1),
+        default=600,
+        metavar="SECONDS",
+        help="give a video up after so long without progress (default: 600)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_archive)
 
@@ -118,6 +125,7 @@ def _archive(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         retry_failed=not arguments.skip_failed,
         progress=not arguments.quiet,
+        stall_limit=arguments.stall_limit,
         **settings,
     )
     if summary is None:  # in a process beside the main one

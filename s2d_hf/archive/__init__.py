@@ -3,13 +3,14 @@
 from .job import analyse_archive
 from .process_job import run_processes
 from .ray_job import run_ray
-from .records import ArchiveRecords, ArchiveSummary, read_archive, summarise
+from .records import ArchiveRecords, ArchiveSummary, JobRunningError, read_archive, summarise
 from .sources import ArchiveItem, list_videos
 
 __all__ = [
     "ArchiveItem",
     "ArchiveRecords",
     "ArchiveSummary",
+    "JobRunningError",
     "analyse_archive",
     "list_videos",
     "read_archive",

@@ -2,10 +2,12 @@
 
 import functools
 import inspect
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .isolation import STALL_LIMIT
 from .process_job import find_processes, run_processes
 from .ray_job import run_ray
 from .records import ArchiveSummary
@@ -31,6 +33,7 @@ def analyse_archive(
     split: str | None = None,
     retry_failed: bool = True,
     progress: bool = True,
+    stall_limit: float | None = STALL_LIMIT,
     **settings: Any,
 ) -> ArchiveSummary | None:
     """
@@ -50,6 +53,9 @@ def analyse_archive(
         path_column (`str`, *optional*), split (`str`, *optional*): See [`list_videos`].
         retry_failed (`bool`): Try videos again that failed in an earlier run.
         progress (`bool`): Show a progress bar.
+        stall_limit (`float`, *optional*): Seconds without progress after which a video is ended, and recorded as
+            failed. Videos are analysed in processes beside this one, which may die; with `None`, and on Windows, in
+            this one.
         settings: For `S2DTimeline.from_pretrained`: `face_detector`, `fps`, `window_stride`, `device` and others. But
             for `device` and `batch_size`, they must be the same when a job goes on.
 
@@ -59,12 +65,15 @@ def analyse_archive(
     Raises:
         FileNotFoundError: if there is no such source.
         ImportError: if a library is missing that the source or Ray needs.
+        JobRunningError: if another job writes into `output`.
         RuntimeError: if the job on Ray fails as a whole.
         TypeError: if a setting is unknown.
         ValueError: if arguments are wrong, or `output` was begun with another source, model or other settings.
     """
     if not ray and (num_actors is not None or ray_address is not None):
         raise ValueError("`num_actors` and `ray_address` are for jobs on Ray: pass `ray=True` with them.")
+    if stall_limit is not None and not stall_limit > 0:
+        raise ValueError(f"`stall_limit` must be positive, got {stall_limit}.")
     from ..timeline.analysis import S2DTimeline
 
     # other machines' processes run in other folders
@@ -84,9 +93,12 @@ def analyse_archive(
     if ray:
         factory = functools.partial(_load_analyser, model, settings)
         use_gpus = str(settings.get("device") or "cuda").startswith("cuda")
-        return run_ray(items, output, factory, num_actors=num_actors, address=ray_address, use_gpus=use_gpus, **common)
+        on_ray = {"num_actors": num_actors, "address": ray_address, "use_gpus": use_gpus}
+        on_ray["stall_limit"] = stall_limit or math.inf
+        return run_ray(items, output, factory, **on_ray, **common)
     if str(settings.get("device") or "cuda") == "cuda":  # whichever it is, to each process its own
         settings["device"] = _own_device() or settings.get("device")
+    common["stall_limit"] = stall_limit if os.name == "posix" else None
     return run_processes(items, output, functools.partial(_load_analyser, model, settings), **common)
 
 

@@ -1,5 +1,6 @@
 """An archive by one process, or by those that `accelerate launch` or `torchrun` have started."""
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm.auto import tqdm
 
-from .records import ArchiveRecords, ArchiveSummary
+from .isolation import IsolatedAnalyser
+from .records import ArchiveRecords, ArchiveSummary, locked
 from .sources import ArchiveItem
 from .worker import Analyser, analyse_item
 
@@ -28,6 +30,7 @@ def run_processes(
     settings: Mapping[str, Any],
     retry_failed: bool = True,
     progress: bool = True,
+    stall_limit: float | None = None,
 ) -> ArchiveSummary | None:
     """
     Analyses the videos of an archive that are not done yet: all of them where this process is alone, and its share
@@ -43,27 +46,55 @@ def run_processes(
         settings (`Mapping`): What the results depend on; the folder must not have been begun with others.
         retry_failed (`bool`): Try those again that failed in an earlier run.
         progress (`bool`): Show a progress bar, in the main process.
+        stall_limit (`float`, *optional*): Analyse the videos in processes beside these, and end a video after so many
+            seconds without progress; see [`IsolatedAnalyser`]. If not given, they are analysed in these processes,
+            which a broken decoder may crash or block.
 
     Returns:
         [`ArchiveSummary`] of the folder in the main process, `None` in the others.
 
     Raises:
+        JobRunningError: if another job writes into `output`.
         RecordsError: if the records can't be written.
         RuntimeError: in a process that lists other videos than the main process.
         ValueError: if `output` was begun with other settings.
     """
     state = find_processes()
     store = _open_store(state)
-    if state.is_main_process:
+    if not state.is_main_process:
+        order = _wait_for_work(store, items)
+        _take_videos(items, order, ArchiveRecords(output), factory, stall_limit, store, _bar(order, False))
+        store.add("left", 1)
+        return None
+    with locked(output):
         records = ArchiveRecords(output, settings)
+        records.repair()
         order = records.pending(items, retry_failed)
         store.set("work", json.dumps({"archive": _fingerprint(items), "order": order}))
-    else:
-        order = _wait_for_work(store, items)
-        records = ArchiveRecords(output)
-    bar = tqdm(total=len(order), desc="Videos", unit="video", disable=not (progress and state.is_main_process))
-    with bar:
-        analyser = None
+        with _bar(order, progress) as bar:
+            _take_videos(items, order, records, factory, stall_limit, store, bar)
+            store.add("left", 1)
+            while store.add("left", 0) < state.num_processes:
+                _show(bar, store)
+                time.sleep(0.2)
+            _show(bar, store)
+        return records.summarise()
+
+
+def _take_videos(
+    items: Sequence[ArchiveItem],
+    order: Sequence[int],
+    records: ArchiveRecords,
+    factory: Callable[[], Analyser],
+    stall_limit: float | None,
+    store: torch.distributed.Store,
+    bar: tqdm,
+) -> None:
+    """The share of this process: one video after the other, as long as there are any."""
+    if stall_limit is not None:
+        factory = functools.partial(IsolatedAnalyser, factory, stall_limit)
+    analyser = None
+    try:
         # `add` counts over all processes, so each number is drawn once
         while (place := store.add("taken", 1) - 1) < len(order):
             analyser = factory() if analyser is None else analyser
@@ -71,14 +102,13 @@ def run_processes(
             store.add("failed", int(status == "failed"))
             store.add("finished", 1)
             _show(bar, store)
-        store.add("left", 1)
-        if not state.is_main_process:
-            return None
-        while store.add("left", 0) < state.num_processes:
-            _show(bar, store)
-            time.sleep(0.2)
-        _show(bar, store)
-    return records.summarise()
+    finally:
+        if isinstance(analyser, IsolatedAnalyser):
+            analyser.close()
+
+
+def _bar(order: Sequence[int], progress: bool) -> tqdm:
+    return tqdm(total=len(order), desc="Videos", unit="video", disable=not progress)
 
 
 def find_processes() -> PartialState:

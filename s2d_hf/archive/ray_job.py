@@ -1,8 +1,10 @@
 """An archive on a Ray cluster, or on a local Ray: actors hold the model, and Ray replaces those that die."""
 
+import faulthandler
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +12,16 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from .records import ArchiveRecords, ArchiveSummary
+from ..timeline.results import VideoTimeline
+from .isolation import STALL_LIMIT
+from .records import ArchiveRecords, ArchiveSummary, locked
 from .sources import ArchiveItem
 from .worker import Analyser, analyse_item
 
 # The job passes around numbers only. Without a limit, Ray would reserve a third of the memory.
 LOCAL_OBJECT_STORE_BYTES = 128 * 2**20
+# For the first answer of a cluster.
+CONNECT_SECONDS = 10
 
 
 class VideoActor:
@@ -28,15 +34,18 @@ class VideoActor:
         output (`str`): The folder of the records.
         factory (`Callable`): Makes the analyser.
         num_threads (`int`): Threads for torch's operations on the CPU.
+        stall_limit (`float`): Seconds without progress in a video after which the process ends.
     """
 
-    def __init__(self, items: list, output: str, factory: Callable[[], Analyser], num_threads: int):
+    def __init__(
+        self, items: list, output: str, factory: Callable[[], Analyser], num_threads: int, stall_limit: float
+    ):
         import ray
 
         torch.set_num_threads(num_threads)
         self.items = ray.get(items[0])
         self.records = ArchiveRecords(output)
-        self.analyser = factory()
+        self.analyser = _ends_where_it_stands_still(factory(), stall_limit)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list]:
         """From `index`, of one item, to `index` and `status`. What is found goes into the records."""
@@ -62,6 +71,7 @@ def run_ray(
     use_gpus: bool = True,
     retry_failed: bool = True,
     progress: bool = True,
+    stall_limit: float = STALL_LIMIT,
 ) -> ArchiveSummary:
     """
     Analyses the videos of an archive that are not done yet as a Ray Data job.
@@ -86,11 +96,14 @@ def run_ray(
         use_gpus (`bool`): Whether actors get GPUs, where there are any.
         retry_failed (`bool`): Try those again that failed in an earlier run.
         progress (`bool`): Show a progress bar.
+        stall_limit (`float`): Seconds without progress in a video after which its actor is ended, as if it had died.
 
     Raises:
+        JobRunningError: if another job writes into `output`.
         ImportError: if Ray Data is not installed.
         RuntimeError: if the job fails as a whole, as where the model can't be loaded.
-        ValueError: if `output` was begun with other settings, or `num_actors` is less than 1.
+        ValueError: if `output` was begun with other settings, `num_actors` is less than 1, or nothing listens at the
+            address.
     """
     if num_actors is not None and num_actors < 1:
         raise ValueError(f"`num_actors` must be at least 1, got {num_actors}.")
@@ -99,20 +112,22 @@ def run_ray(
         import ray.exceptions
     except ImportError as error:
         raise ImportError("Jobs on Ray need Ray Data: pip install 's2d-hf[ray]'.") from error
-    records = ArchiveRecords(output, settings)
-    order = records.pending(items, retry_failed)
-    if not order:
+    with locked(output):
+        records = ArchiveRecords(output, settings)
+        records.repair()
+        order = records.pending(items, retry_failed)
+        if not order:
+            return records.summarise()
+        try:
+            with _running_ray(address):
+                _run_job(records, items, order, factory, num_actors, use_gpus, progress, stall_limit)
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(f"The Ray job failed: {error}") from error
+        except KeyboardInterrupt:
+            for index in order:  # the videos are not to blame
+                records.withdraw(items[index].name)
+            raise
         return records.summarise()
-    try:
-        with _running_ray(address):
-            _run_job(records, items, order, factory, num_actors, use_gpus, progress)
-    except ray.exceptions.RayError as error:
-        raise RuntimeError(f"The Ray job failed: {error}") from error
-    except KeyboardInterrupt:
-        for index in order:  # the videos are not to blame
-            records.withdraw(items[index].name)
-        raise
-    return records.summarise()
 
 
 def _run_job(
@@ -123,6 +138,7 @@ def _run_job(
     num_actors: int | None,
     use_gpus: bool,
     progress: bool,
+    stall_limit: float,
 ) -> None:
     import ray.data
 
@@ -136,7 +152,7 @@ def _run_job(
     # Ray Data replaces dead actors and gives their tasks out again without limit; `analyse_item` counts.
     results = dataset.map_batches(
         VideoActor,
-        fn_constructor_args=([stored], str(records.folder), factory, num_threads),
+        fn_constructor_args=([stored], str(records.folder), factory, num_threads, stall_limit),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=1),
         **resources,
@@ -148,6 +164,23 @@ def _run_job(
             if failed:
                 bar.set_postfix(failed=failed, refresh=False)
             bar.update()
+
+
+def _ends_where_it_stands_still(analyser: Analyser, seconds: float) -> Analyser:
+    """Ends the process where nothing happens in a video, even if the interpreter itself stands still."""
+
+    def start_again(_: float = 0.0) -> None:
+        if seconds != math.inf:
+            faulthandler.dump_traceback_later(seconds, exit=True)  # takes the place of the one before
+
+    def analyse(source: str, progress: bool = True) -> VideoTimeline:
+        start_again()
+        try:
+            return analyser(source, progress=progress, on_progress=start_again)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    return analyse
 
 
 def _share_resources(num_actors: int | None, use_gpus: bool) -> tuple[dict[str, float], int, int]:
@@ -179,9 +212,11 @@ def _running_ray(address: str | None) -> Iterator[None]:
     started = not ray.is_initialized()
     if started:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address is None and "RAY_ADDRESS" not in os.environ:
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        if address == "local":  # beside any other that runs on this machine
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             options |= {"include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE_BYTES}
+        _check_reachable(address)
         ray.init(address=address, **options)
     data_logger.setLevel(logging.ERROR)
     try:
@@ -190,6 +225,25 @@ def _running_ray(address: str | None) -> Iterator[None]:
         data_logger.setLevel(level)
         if started:
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """
+    Ray itself would try for minutes.
+
+    Raises:
+        ValueError: if nothing listens at the address of a cluster.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # auto, local, and what only Ray knows
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ValueError(
+            f"`ray_address`: no cluster can be reached at {address} ({error}). Is Ray started there, and its port "
+            "open to this machine?"
+        ) from error
 
 
 __all__ = ["VideoActor", "run_ray"]

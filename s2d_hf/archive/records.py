@@ -7,9 +7,10 @@ What is known of an archive's videos, in a folder that survives kills.
     OUTPUT/attempts/KEY.jsonl       a video that was begun: one line for each time
     OUTPUT/videos.parquet           all outcomes          } written by `summarise`
     OUTPUT/failures.csv             those without results }
+    OUTPUT/job.lock, running.json   a job is at work here, and which
 
 Every file but the attempts is written under another name first, so none is ever there by half. What is done is known
-from the names of files alone.
+from the names of files alone, and looked through for damage when a job begins.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -31,10 +32,14 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from transformers.utils import logging
 
-from ..file_names_s2d import natural_order, printable
+from ..file_names_s2d import natural_order, on_one_line, printable
 from ..timeline.results import TABLE_FIELDS, VideoTimeline
 from .sources import ArchiveItem
+
+logger = logging.get_logger(__name__)
 
 FORMAT_VERSION = 1
 # In this order: a video that has several outcomes, for it was done after it had failed, has the first of them.
@@ -63,6 +68,10 @@ VIDEOS_SCHEMA = pa.schema(
     }
 )
 FAILURE_COLUMNS = ["name", "status", "reason", "path", "attempts"]
+# Of damaged files, so many are named.
+_MAX_NAMED = 5
+# At a time; they wait for the disk, or for the network.
+_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -89,11 +98,47 @@ class RecordsError(OSError):
     """The records can't be written, as on a full disk. That is no video's fault, and the job stops."""
 
 
+class JobRunningError(RuntimeError):
+    """Another job writes into the same folder."""
+
+
+@contextlib.contextmanager
+def locked(output: str | os.PathLike) -> Iterator[None]:
+    """
+    The folder of an archive for one job alone, as long as the context lasts or the process lives.
+
+    Raises:
+        JobRunningError: if another job is at work in it.
+    """
+    folder = Path(output).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, note = FileLock(folder / "job.lock"), folder / "running.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            job = _read_json(note)
+            which = f" (process {job['pid']} on {job['host']}, since {job['since']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            which = ""
+        raise JobRunningError(
+            f"Another job{which} is at work in {output}: let it end, or use another output folder. Several processes "
+            "share one archive if `accelerate launch` or Ray starts them."
+        ) from None
+    try:
+        note.write_bytes(_to_json({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}))
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
 class ArchiveRecords:
     """
     The output folder of an archive.
 
-    Several processes may write into it at once, if each video is in the hands of one at a time.
+    Several processes may write into it at once, if each video is in the hands of one at a time: those of one job, see
+    [`locked`].
 
     Args:
         output (`str` or `Path`): The folder; it is made if need be.
@@ -119,11 +164,7 @@ class ArchiveRecords:
 
     def statuses(self) -> dict[str, str]:
         """The outcome (`"done"`, `"no_face"` or `"failed"`) of each video that has one, by [`file_key`]."""
-        return {
-            key: status
-            for status in reversed(STATUSES)
-            for key in _keys_of_files(self.folder / "videos" / status, ".json")
-        }
+        return {key: status for status in reversed(STATUSES) for key in self._keys(status)}
 
     def pending(self, items: Sequence[ArchiveItem], retry_failed: bool = True) -> list[int]:
         """
@@ -141,6 +182,30 @@ class ArchiveRecords:
             elif status == "failed" and retry_failed:
                 groups[1].append(index)
         return [index for group in groups for index in group]
+
+    def repair(self) -> list[str]:
+        """
+        Finds outcomes and windows that are damaged, truncated or gone, and removes the outcomes, so that their videos
+        are to be done again, with a warning that names them.
+
+        Returns:
+            `list[str]`: the files at fault, with the reasons.
+        """
+        entries = [(key, status) for status in STATUSES for key in self._keys(status)]
+        with ThreadPoolExecutor(_READERS) as pool:
+            faults = list(pool.map(lambda entry: self._find_fault(*entry), entries))
+        found = []
+        for (key, status), fault in zip(entries, faults, strict=True):
+            if fault is not None:
+                found.append(fault)
+                (self.folder / "videos" / status / f"{key}.json").unlink()
+        if found:
+            more = f"; and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
+            logger.warning(
+                f"Records in {self.folder} are damaged, and their videos are analysed again: "
+                f"{'; '.join(found[:_MAX_NAMED])}{more}."
+            )
+        return found
 
     def is_done(self, name: str) -> bool:
         """Whether a video has been analysed to the end."""
@@ -187,8 +252,10 @@ class ArchiveRecords:
         table = table.replace_schema_metadata({METADATA_KEY: _to_json(metadata)})
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer, compression="zstd")
-        self._write(self._windows_path(file_key(name)), buffer.getvalue().to_pybytes())
+        content = buffer.getvalue().to_pybytes()
+        self._write(self._windows_path(file_key(name)), content)
         counts = {"num_tracks": len(timeline.tracks), "num_windows": len(frame)}
+        counts["windows_sha256"] = hashlib.sha256(content).hexdigest()
         status = "done" if timeline.tracks else "no_face"
         self._save_outcome(name, status, path=path, attempts=attempts, seconds=seconds, **known, **counts)
         return status
@@ -223,7 +290,7 @@ class ArchiveRecords:
         """See [`read_archive`]."""
         keys = [key for key, status in self.statuses().items() if status != "failed"]
         paths = [self._windows_path(key) for key in keys]
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(_READERS) as pool:
             tables = list(pool.map(_read_windows_file, paths))
         if not tables:
             return pd.DataFrame(columns=list(TABLE_FIELDS))
@@ -237,14 +304,48 @@ class ArchiveRecords:
         filled.sort(key=lambda table: natural_order(table["video"][0].as_py()))
         return pa.concat_tables(filled or tables[:1]).to_pandas(ignore_metadata=True)
 
+    def _keys(self, status: str) -> set[str]:
+        return _keys_of_files(self.folder / "videos" / status, ".json")
+
+    def _read_outcome(self, key: str, status: str) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: if the file is damaged; the message names it.
+        """
+        path = self.folder / "videos" / status / f"{key}.json"
+        try:
+            outcome = _read_json(path)
+            if file_key(outcome["name"]) != key or outcome["status"] != status:
+                raise ValueError("it is the outcome of another video")
+            return outcome
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error or type(error).__name__})") from error
+
+    def _find_fault(self, key: str, status: str) -> str | None:
+        """What is wrong with what was written of a video."""
+        try:
+            outcome = self._read_outcome(key, status)
+            if status != "failed":
+                _check_windows(self._windows_path(key), outcome.get("windows_sha256"))
+        except ValueError as error:
+            return str(error)
+        return None
+
     def _read_outcomes(self) -> list[dict[str, Any]]:
         statuses = self.statuses()
-        outcomes = [_read_json(self.folder / "videos" / status / f"{key}.json") for key, status in statuses.items()]
+        try:
+            with ThreadPoolExecutor(_READERS) as pool:
+                outcomes = list(pool.map(lambda entry: self._read_outcome(*entry), statuses.items()))
+        except ValueError as error:
+            raise ValueError(f"{error}. Run the job again: it makes anew what is damaged.") from error
         for key in _keys_of_files(self.folder / "attempts", ".jsonl") - set(statuses):
-            lines = (self.folder / "attempts" / f"{key}.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = (self.folder / "attempts" / f"{key}.jsonl").read_bytes().splitlines()
             if lines:
                 reason = f"begun {_times(len(lines))} and not finished: the process died, or is still at it"
-                name = json.loads(lines[0])["name"]
+                try:
+                    name = json.loads(lines[0])["name"]
+                except (KeyError, TypeError, ValueError):  # a kill or a full disk cut it off
+                    name = key
                 outcomes.append({"name": name, "status": UNFINISHED, "reason": reason, "attempts": len(lines)})
         return sorted(outcomes, key=lambda outcome: natural_order(outcome["name"]))
 
@@ -332,6 +433,7 @@ def summarise(output: str | os.PathLike) -> ArchiveSummary:
 
     Raises:
         FileNotFoundError: if `output` is no folder of an archive.
+        ValueError: if a record is damaged.
     """
     return ArchiveRecords(output).summarise()
 
@@ -342,8 +444,8 @@ def read_archive(output: str | os.PathLike) -> pd.DataFrame:
     names in the archive under `video`, in the order of the numbers in them.
 
     Raises:
-        FileNotFoundError: if `output` is no folder of an archive, or a file of it is gone.
-        ValueError: if the videos' tables have different columns.
+        FileNotFoundError: if `output` is no folder of an archive.
+        ValueError: if a file is gone or damaged, or the videos' tables have different columns.
     """
     return ArchiveRecords(output).read_windows()
 
@@ -355,9 +457,32 @@ def _windows_schema(columns: Sequence[str]) -> pa.Schema:
 
 
 def _read_windows_file(path: Path) -> pa.Table:
-    # not `read_table`, which opens a file twice: it may be replaced in between
-    with pq.ParquetFile(path) as file:
-        return file.read().replace_schema_metadata(None)
+    """
+    Raises:
+        ValueError: if the file is gone or damaged; the message names it.
+    """
+    try:
+        # not `read_table`, which opens a file twice: it may be replaced in between
+        with pq.ParquetFile(path) as file:
+            return file.read().replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is gone or damaged ({on_one_line(str(error))}). Run the job again.") from error
+
+
+def _check_windows(path: Path, sha256: str | None) -> None:
+    """
+    Raises:
+        ValueError: if the file is gone or not what was written; the message names it.
+    """
+    if sha256 is None:  # written by version 0.1
+        _read_windows_file(path)
+        return
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} is damaged (another SHA-256 than when it was written)")
 
 
 def _keys_of_files(folder: Path, suffix: str) -> set[str]:
@@ -385,4 +510,13 @@ def _now() -> str:
     return datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds")
 
 
-__all__ = ["ArchiveRecords", "ArchiveSummary", "RecordsError", "file_key", "read_archive", "summarise"]
+__all__ = [
+    "ArchiveRecords",
+    "ArchiveSummary",
+    "JobRunningError",
+    "RecordsError",
+    "file_key",
+    "locked",
+    "read_archive",
+    "summarise",
+]

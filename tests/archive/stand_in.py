@@ -20,8 +20,8 @@ class StandIn:
     """
     Invents a timeline from a file's bytes, the same for the same bytes.
 
-    Files that begin with `broken`, `no face`, `poison` (kills the process), `deadly once` (kills the first process) or
-    `lost gpu` (the GPU fails) are what they say. `calls`, a file, gets a line with the
+    Files that begin with `broken`, `no face`, `poison` (kills the process), `deadly once` (kills the first process),
+    `lost gpu` (the GPU fails), `slow` or `stands still` are what they say. `calls`, a file, gets a line with the
     content and process of each call when it begins.
     """
 
@@ -31,8 +31,9 @@ class StandIn:
         self.calls = Path(calls)
         self.delay = delay
 
-    def __call__(self, source: str, progress: bool = True, on_window: Callable | None = None) -> VideoTimeline:
+    def __call__(self, source: str, progress: bool = True, on_progress: Callable | None = None) -> VideoTimeline:
         content = Path(source).read_bytes()
+        on_progress = on_progress or (lambda seconds: None)
         with open(self.calls, "ab") as file:
             file.write(content + f" {os.getpid()} {torch.get_num_threads()}\n".encode())
         time.sleep(self.delay)
@@ -40,6 +41,15 @@ class StandIn:
             os.kill(os.getpid(), signal.SIGKILL)
         if content.startswith(b"lost gpu") and self._is_first(content):
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        if content.startswith(b"stands still"):
+            on_progress(1.5)
+            time.sleep(1.1)
+            on_progress(2.5)
+            time.sleep(1000)
+        if content.startswith(b"slow"):  # for longer than the limit, but never without a sign of life
+            for second in range(3):
+                time.sleep(1.1)
+                on_progress(float(second))
         if content.startswith(b"broken"):
             raise ValueError(f"{source} is no video:\nits header is missing")
         tracks = [] if content.startswith(b"no face") else [invent_track(content)]

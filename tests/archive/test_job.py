@@ -7,10 +7,14 @@ from pathlib import Path
 import datasets
 import pytest
 
-from s2d_hf.archive import analyse_archive, read_archive
+from s2d_hf import archive
 from s2d_hf.archive import job as job_module
+from s2d_hf.archive import read_archive
 from s2d_hf.timeline.analysis import S2DTimeline
 from tests.archive.stand_in import StandIn, read_calls, write_archive
+
+# in this process, where a stand-in can take the place of the model
+analyse_archive = functools.partial(archive.analyse_archive, stall_limit=None)
 
 
 @pytest.fixture

@@ -34,6 +34,14 @@ def run_job(folder: Path, processes: int = 1, delay: float = 0.0) -> tuple[int, 
     return done.returncode, done.stdout + done.stderr
 
 
+def is_alive(process: int) -> bool:
+    """Whether a process is there and no zombie that nobody has waited for."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def analyse(folder: Path, **options) -> ArchiveSummary:
     """An undisturbed run in this process, of `folder/videos`."""
     options = {"factory": stand_in(folder / "calls"), "progress": False} | options

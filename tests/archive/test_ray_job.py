@@ -1,5 +1,10 @@
 import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -12,10 +17,10 @@ import pandas as pd
 import pytest
 import torch
 
-from s2d_hf.archive import ArchiveRecords, ArchiveSummary, list_videos, read_archive, run_ray
+from s2d_hf.archive import ArchiveRecords, ArchiveSummary, list_videos, ray_job, read_archive, run_ray
 from s2d_hf.archive.ray_job import VideoActor, _share_resources
 from tests.archive.stand_in import read_calls, refuse, stand_in, write_archive
-from tests.archive.test_process_job import MIXED, SETTINGS, expected_table
+from tests.archive.test_process_job import MIXED, ROOT, SETTINGS, expected_table
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
@@ -84,7 +89,7 @@ def test_an_actor_that_loses_its_gpu_ends(tmp_path, monkeypatch):
     items = list_videos(write_archive(tmp_path / "videos", {"a.mp4": "lost gpu", "b.mp4": "fine"}))
     ArchiveRecords(tmp_path / "out", SETTINGS)
     num_threads = torch.get_num_threads()
-    actor = VideoActor([ray.put(items)], str(tmp_path / "out"), stand_in(tmp_path / "calls"), num_threads)
+    actor = VideoActor([ray.put(items)], str(tmp_path / "out"), stand_in(tmp_path / "calls"), num_threads, 100.0)
     codes = []
 
     def leave(code: int) -> NoReturn:
@@ -121,6 +126,80 @@ def test_actors_share_what_there_is(monkeypatch):
     # three to a card on two of four: 0.5 would leave room for eight only, and more than 1/3 doesn't fit
     resources, num_actors, _ = _share_resources(10, True)
     assert num_actors == 10 and 0.33 < resources["num_gpus"] <= 1 / 3
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "ray://[::1]:9", "10.255.255.1:99999"])
+def test_an_address_where_nothing_listens_is_refused_at_once(tmp_path, monkeypatch, address):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_job, "CONNECT_SECONDS", 0.5)
+    write_archive(tmp_path / "videos", MIXED)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=rf"`ray_address`: no cluster can be reached at {re.escape(address)} \("):
+        analyse(tmp_path, address=address)
+    assert time.monotonic() - started < 5
+    assert ArchiveRecords(tmp_path / "out").summarise().num_videos == 0
+
+
+def test_an_actor_ends_where_a_video_stands_still(tmp_path):
+    """Also where the interpreter itself does, as in a decoder that never comes back and holds its lock."""
+    program = """
+import re, time
+from s2d_hf.archive import ray_job
+from s2d_hf.archive.ray_job import _ends_where_it_stands_still
+def analyse(source, progress, on_progress):
+    for _ in range(4):  # longer than the limit, with signs of life
+        time.sleep(0.4)
+        on_progress(1.0)
+    print("alive", flush=True)
+    if source == "hangs":
+        re.match("(a+)+b", "a" * 60)  # holds the interpreter's lock for hours
+    return source
+analyse = _ends_where_it_stands_still(analyse, 1.0)
+assert analyse("fine") == "fine"
+time.sleep(1.5)  # between two videos
+analyse("hangs")
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 1 and done.stdout == "alive\nalive\n" and "in analyse" in done.stderr, done
+
+
+@pytest.mark.slow
+def test_a_job_has_a_ray_of_its_own_beside_one_that_runs(tmp_path):
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # paths of sockets must be short
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), "RAY_TMPDIR": folder}
+    environment.pop("RAY_ADDRESS", None)
+    write_archive(tmp_path / "videos", MIXED)
+    program = f"""
+from pathlib import Path
+from s2d_hf.archive import list_videos, run_ray
+from tests.archive.stand_in import stand_in
+folder = Path({str(tmp_path)!r})
+items = list_videos(folder / "videos")
+print(run_ray(items, folder / "out", stand_in(folder / "calls"), {SETTINGS}, num_actors=1, progress=False).num_done)
+"""
+    start = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=1", "--port=0"]
+    start.append("--include-dashboard=false")
+    with subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            deadline = time.monotonic() + 100
+            while not Path(folder, "ray", "ray_current_cluster").exists() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=200,
+                check=False,
+            )
+            assert done.stdout == "10\n", done.stderr
+            assert running.poll() is None
+        finally:
+            running.terminate()
+    shutil.rmtree(folder)
 
 
 def test_bad_arguments_are_refused(tmp_path):

@@ -2,9 +2,12 @@ import csv
 import dataclasses
 import json
 import os
+import resource
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,7 @@ import pytest
 import torch
 
 from s2d_hf.archive import ArchiveItem, ArchiveRecords, list_videos, read_archive, summarise
-from s2d_hf.archive.records import RecordsError, file_key
+from s2d_hf.archive.records import JobRunningError, RecordsError, file_key, locked
 from s2d_hf.archive.worker import MAX_ATTEMPTS, analyse_item
 from s2d_hf.timeline.results import TABLE_FIELDS, VideoTimeline
 from tests.archive.stand_in import LABELS, StandIn, invent_track, read_calls, write_archive
@@ -204,6 +207,120 @@ def test_thousands_of_videos_are_listed_in_no_time(tmp_path):
     start = time.monotonic()
     assert records.pending(items) == [19_997, 19_998, 19_999]
     assert time.monotonic() - start < 5
+
+
+def damage_in_every_way(content: bytes) -> list[bytes | None]:
+    """What kills, full disks and worn ones leave; `None`: the file is gone."""
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    return [b"", content[:middle], content[:-1], flipped, bytes(len(content)), None]
+
+
+def damage(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("contents", [[b"two"], []], ids=["done", "no_face"])
+def test_damaged_windows_are_named_and_made_anew(tmp_path, contents):
+    records = ArchiveRecords(tmp_path, SETTINGS)
+    save(records, "a.mp4", b"one")
+    save(records, "b.mp4", *contents)
+    expected = read_archive(tmp_path)
+    path = tmp_path / "windows" / f"{file_key('b.mp4')}.parquet"
+    for number, content in enumerate(damage_in_every_way(path.read_bytes())):
+        damage(path, content)
+        if number != 3:  # a bit within the table is known by its hash only
+            with pytest.raises(ValueError, match=rf"{path} .*Run the job again"):
+                read_archive(tmp_path)
+        (fault,) = records.repair()
+        assert str(path) in fault
+        assert records.pending([ArchiveItem("a.mp4"), ArchiveItem("b.mp4")]) == [1]
+        save(records, "b.mp4", *contents)
+        assert records.repair() == []
+        pd.testing.assert_frame_equal(read_archive(tmp_path), expected)
+
+
+@pytest.mark.parametrize("status", ["done", "no_face", "failed"])
+def test_damaged_outcomes_are_named_and_made_anew(tmp_path, status):
+    records = ArchiveRecords(tmp_path, SETTINGS)
+    save(records, "whole.mp4", b"one")
+
+    def write() -> None:
+        if status == "failed":
+            records.save_failure("a.mp4", "OSError", "a.mp4", attempts=1)
+        else:
+            save(records, "a.mp4", *[b"two"] * (status == "done"))
+
+    write()
+    (path,) = (path for path in (tmp_path / "videos" / status).iterdir() if path.name.startswith("a.mp4"))
+    whole = path.read_bytes()
+    others = [b"{}", b"[1]", b"null", whole.replace(b"a.mp4", b"c.mp4"), whole.replace(status.encode(), b"else")]
+    for content in [whole[: len(whole) // 2], b"", b"\xff" * 20, *others]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{path} is damaged.*Run the job again"):
+            summarise(tmp_path)
+        (fault,) = records.repair()
+        assert str(path) in fault
+        items = [ArchiveItem("whole.mp4"), ArchiveItem("a.mp4")]
+        assert records.pending(items) == [1]
+        write()
+        assert records.repair() == [] and summarise(tmp_path).num_videos == 2
+
+
+def test_records_of_the_first_version_are_read(tmp_path):
+    """Which have no hashes: a table that can be read is whole."""
+    records = ArchiveRecords(tmp_path, SETTINGS)
+    save(records, "a.mp4", b"one")
+    (outcome,) = (tmp_path / "videos" / "done").iterdir()
+    content = json.loads(outcome.read_text())
+    del content["windows_sha256"]
+    outcome.write_text(json.dumps(content))
+    assert records.repair() == []
+    (path,) = (tmp_path / "windows").iterdir()
+    path.write_bytes(path.read_bytes()[:-10])
+    assert len(records.repair()) == 1
+
+
+def test_an_attempt_that_was_cut_off_is_listed(tmp_path):
+    records = ArchiveRecords(tmp_path, SETTINGS)
+    for content in (b'{"name": "a.m', b"\xff\xfe", b"[]\n"):
+        (tmp_path / "attempts" / f"{file_key('a.mp4')}.jsonl").write_bytes(content)
+        assert list(records.summarise().failures) == [file_key("a.mp4")]
+        assert records.pending([ArchiveItem("a.mp4")]) == [0]
+    assert records.begin("a.mp4") == 2
+
+
+def test_two_jobs_do_not_share_a_folder(tmp_path):
+    with locked(tmp_path):
+        message = rf"Another job \(process {os.getpid()} on .*\) is at work in {tmp_path}"
+        with pytest.raises(JobRunningError, match=message), locked(tmp_path):
+            pass
+        (tmp_path / "running.json").write_text("{")  # as if it were just being written
+        with pytest.raises(JobRunningError, match="Another job is at work"), locked(tmp_path):
+            pass
+    with locked(tmp_path):  # after it has ended
+        pass
+    assert not (tmp_path / "running.json").exists()
+
+
+def test_a_limit_of_the_system_stops_the_job(tmp_path):
+    """A real error of the system, and not one that was put in its place."""
+    records = ArchiveRecords(tmp_path / "out", SETTINGS)
+    save(records, "a.mp4", b"one")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RecordsError, match=r"can't be written.*File too large"):
+            save(records, "b.mp4", b"two")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert records.repair() == [] and list((tmp_path / "out" / "partial").iterdir()) == []
+    assert set(read_archive(tmp_path / "out")["video"]) == {"a.mp4"}
 
 
 @pytest.fixture
