@@ -123,8 +123,9 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", default=str(DEFAULT_RECIPE), help="a recipe with synthetic data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablation"), help="default: %(default)s")
+    parser.add_argument("--debug", action="store_true", help="the traceback of an error, before its line")
     arguments = parser.parse_args()
-    with ends_in_one_line("ablation.py"):
+    with ends_in_one_line("ablation.py", debug=arguments.debug):
         run_ablation(arguments)
 
 

@@ -5,13 +5,15 @@ Trains and evaluates on a data set of the paper, fold by fold, and writes a repo
     accelerate launch training/benchmark.py DFEW --data_root DFEW --evaluate_only 'dfew-set{fold}'
 
 Further fields are those of training/train.py. What is finished in the output folder is not run again, so a run that
-was broken off goes on, and folds may be given to several jobs (--folds) that share a folder.
+was broken off goes on, and folds may be given to several jobs (--folds) that share a folder. A fold that breaks stops
+no others; at the end, the exit code is 1.
 """
 
 import argparse
 import json
 import re
 import sys
+import traceback
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,9 +22,9 @@ from accelerate import PartialState
 from s2d_hf.data.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from s2d_hf.trainer.arguments import S2DTrainingArguments
 from s2d_hf.trainer.benchmark_report import VARIANTS, build_report, collect_results, format_report
-from s2d_hf.trainer.recipes import DataArguments, ModelArguments, RunArguments, read_recipe
-from s2d_hf.trainer.script_errors import ends_in_one_line
-from s2d_hf.trainer.stages import run_recipe
+from s2d_hf.trainer.recipes import DataArguments, ModelArguments, Recipe, RunArguments, read_recipe
+from s2d_hf.trainer.script_errors import describe_error, ends_in_one_line
+from s2d_hf.trainer.stages import check_recipe, run_recipe
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 # fields of a recipe that are this script's to give, and how they are said to it
@@ -50,6 +52,7 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--recipe", help="default: the recipe of the benchmark in training/recipes")
     parser.add_argument("--output_dir", type=Path, help="default: outputs/BENCHMARK")
+    parser.add_argument("--debug", action="store_true", help="the traceback of an error, before its line")
     return parser.parse_known_args(argv)
 
 
@@ -85,20 +88,13 @@ def check_arguments(arguments: argparse.Namespace, more: list[str], benchmark: B
         raise FileNotFoundError(f"--recipe: there is no file {arguments.recipe}.")
 
 
-def main() -> None:
-    """Runs the benchmark; see `--help`."""
-    arguments, more = parse_arguments(sys.argv[1:])
-    with ends_in_one_line("benchmark.py", as_typed):
-        run_benchmark(arguments, more)
-
-
-def run_benchmark(arguments: argparse.Namespace, more: list[str]) -> None:
-    """Trains or evaluates all that is asked for, and writes the report."""
-    benchmark = find_benchmark(arguments.benchmark)
-    check_arguments(arguments, more, benchmark)
-    output_dir = arguments.output_dir or Path("outputs") / benchmark.name.lower()
+def read_recipes(
+    arguments: argparse.Namespace, more: list[str], benchmark: Benchmark, output_dir: Path
+) -> dict[str, Recipe]:
+    """What is to run, by what it is: a variant and a fold."""
     # AffectNet-7 and AffectNet-8 have one recipe
     recipe = arguments.recipe or str(RECIPES / f"{benchmark.name.lower().replace('-', '').rstrip('0123456789')}.yaml")
+    recipes = {}
     for variant in arguments.variants:
         for fold in arguments.folds or benchmark.folds:
             own = ["--benchmark", benchmark.name, "--data_root", arguments.data_root, "--fold", fold]
@@ -108,13 +104,62 @@ def run_benchmark(arguments: argparse.Namespace, more: list[str]) -> None:
             if arguments.evaluate_only is not None:
                 model = arguments.evaluate_only.replace("{fold}", fold)
                 own += ["--evaluate_only", "--model_name_or_path", model]
-            run_recipe(read_recipe([recipe, *own, *more], default=recipe))
-    if PartialState().is_main_process:
-        report = build_report(benchmark, collect_results(output_dir, benchmark))
-        text = format_report(report)
-        (output_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        (output_dir / "report.md").write_text(text, encoding="utf-8")
-        print(f"\n{text}\nWritten to {output_dir / 'report.md'} and report.json.")
+            recipes[f"{variant}, fold {fold}"] = read_recipe([recipe, *own, *more], default=recipe)
+    return recipes
+
+
+def main() -> None:
+    """Runs the benchmark; see `--help`."""
+    arguments, more = parse_arguments(sys.argv[1:])
+    with ends_in_one_line("benchmark.py", as_typed, arguments.debug):
+        run_benchmark(arguments, more)
+
+
+def run_benchmark(arguments: argparse.Namespace, more: list[str]) -> None:
+    """
+    Trains or evaluates all that is asked for, and writes the report.
+
+    A fold that breaks doesn't stop the others, unless several processes work on it, which would wait for each other.
+
+    Raises:
+        ValueError: if folds have broken, after all others are done and the report is written.
+    """
+    benchmark = find_benchmark(arguments.benchmark)
+    check_arguments(arguments, more, benchmark)
+    output_dir = arguments.output_dir or Path("outputs") / benchmark.name.lower()
+    recipes = read_recipes(arguments, more, benchmark, output_dir)
+    for recipe in recipes.values():  # a mistake in the fifth fold is told before the first one is trained
+        check_recipe(recipe)
+    broken = []
+    try:
+        for name, recipe in recipes.items():
+            try:
+                run_recipe(recipe)
+            except Exception as error:
+                if PartialState().num_processes > 1:
+                    raise
+                if arguments.debug:
+                    traceback.print_exc()
+                broken.append(f"{name}: {describe_error(error, keep_traceback=not arguments.debug)}")
+                print(f"benchmark.py: {as_typed(broken[-1])}", file=sys.stderr, flush=True)
+    finally:
+        if PartialState().is_main_process:
+            write_report(benchmark, output_dir)
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of {len(recipes)} broke: {'; '.join(broken)}. The report holds the others; the same "
+            "command goes on."
+        )
+
+
+def write_report(benchmark: Benchmark, output_dir: Path) -> None:
+    """Writes what is finished in the output folder as JSON and Markdown, and prints the latter."""
+    report = build_report(benchmark, collect_results(output_dir, benchmark))
+    text = format_report(report)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (output_dir / "report.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nWritten to {output_dir / 'report.md'} and report.json.")
 
 
 if __name__ == "__main__":

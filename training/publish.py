@@ -8,12 +8,12 @@ Exit code: 0, or 1 if the folder has problems or the upload is refused or fails.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from s2d_hf.publishing import publish_folder
 from s2d_hf.publishing.files import TRAINING_FILES
+from s2d_hf.trainer.script_errors import ends_in_one_line
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,13 +43,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--fresh-environment", action="store_true", help="load it in a new environment that pip makes (needs network)"
     )
     parser.add_argument("--message", help="of the commit")
+    parser.add_argument("--debug", action="store_true", help="the traceback of an error, before its line")
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Checks and uploads; see `--help`. Returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Checks and uploads; see `--help`."""
     arguments = parse_arguments(argv)
-    try:
+    with ends_in_one_line("publish.py", debug=arguments.debug):
         publish_folder(
             arguments.folder,
             arguments.repo_id,
@@ -63,11 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             fresh_environment=arguments.fresh_environment,
             commit_message=arguments.message,
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"publish.py: error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,7 +19,7 @@ def collect_results(folder: str | Path, benchmark: Benchmark) -> dict[str, dict[
     are left out.
 
     Raises:
-        ValueError: if a file is of another benchmark or fold than its place says.
+        ValueError: if a file is damaged, or of another benchmark or fold than its place says.
     """
     results: dict[str, dict[str, dict[str, Any]]] = {}
     for variant in VARIANTS:
@@ -27,7 +27,10 @@ def collect_results(folder: str | Path, benchmark: Benchmark) -> dict[str, dict[
             path = Path(folder, variant, f"fold-{fold}", "metrics.json")
             if not path.is_file():
                 continue
-            metrics = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                metrics = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path} can't be read ({error}): remove it, and its fold is run again.") from error
             if (metrics.get("benchmark"), metrics.get("fold")) != (benchmark.name, fold):
                 raise ValueError(
                     f"{path} is of {metrics.get('benchmark')}, fold {metrics.get('fold')}, and not of "

@@ -114,14 +114,15 @@ def load_stage_samples(
     return loaded, left_out
 
 
-def name_samples(stage: StageArguments) -> None:
+def name_samples(stage: StageArguments, parts: Sequence[str] = ("train", "validation", "test")) -> None:
     """
-    Finds the samples of a stage, and opens none: so that a mistake in their names is told before a training.
+    Finds the samples of a stage, or of some of its parts, and opens none: so that a mistake in their names is told
+    before a training.
 
     Raises:
         FileNotFoundError, ValueError: see [`load_stage_samples`].
     """
-    for _ in _read_stage_samples(stage.data, stage_kind(stage), stage.name, ("train", "validation", "test")):
+    for _ in _read_stage_samples(stage.data, stage_kind(stage), stage.name, parts):
         pass
 
 

@@ -121,6 +121,22 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
     return results
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """
+    Finds what a recipe names, models, landmark encoders and samples, without opening any video: so that a mistake is
+    told before the trainings of other recipes.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: see [`run_recipe`].
+    """
+    for stage in recipe.stages:
+        if stage.name == LANDMARK_STAGE or _finished_metrics(stage) is not None:
+            continue
+        find_start(stage.model, needs_labels=recipe.run.evaluate_only)
+        load_landmark_encoder(stage.model)
+        name_samples(stage, ("test",) if recipe.run.evaluate_only else ("train", "validation", "test"))
+
+
 def run_stage(
     stage: StageArguments,
     recipe_name: str = "training",

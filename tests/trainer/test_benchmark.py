@@ -2,7 +2,9 @@
 
 import copy
 import json
+import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -186,3 +188,43 @@ def test_results_of_another_fold_are_refused(tmp_path):
     path.write_text(json.dumps(wrong))
     with pytest.raises(ValueError, match=r"fold-2.metrics\.json is of DFEW, fold 3"):
         collect_results(tmp_path, find_benchmark("DFEW"))
+
+
+def test_all_folds_are_checked_before_one_is_trained(image_model, tmp_path, monkeypatch):
+    root = miniatures.write_dfew(tmp_path / "data", folds=("1", "2"))  # and none of the other three
+    common = ["DFEW", "--data_root", str(root), "--output_dir", str(tmp_path / "out"), *SMALL]
+    with pytest.raises(SystemExit) as stopped:
+        run_script(monkeypatch, *common, "--model_name_or_path", str(image_model))
+    assert re.search(r"benchmark.py: error: .*set_3", stopped.value.code)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fold_that_breaks_stops_no_others(image_model, tmp_path, monkeypatch, capsys):
+    root, out = miniatures.write_dfew(tmp_path / "data"), tmp_path / "out"
+    models = {fold: tmp_path / f"model-{fold}" for fold in "123"}
+    trained = ["DFEW", "--data_root", str(root), "--folds", "1", "--output_dir", str(tmp_path / "trained")]
+    run_script(monkeypatch, *trained, "--model_name_or_path", str(image_model), *SMALL)
+    for folder in models.values():
+        shutil.copytree(tmp_path / "trained" / "plain" / "fold-1", folder)
+    weights = models["2"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    common = ["DFEW", "--data_root", str(root), "--folds", "1", "2", "3", "--output_dir", str(out), *SMALL]
+    common += ["--evaluate_only", str(tmp_path / "model-{fold}")]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run_script(monkeypatch, *common)
+    message = (
+        rf"1 of 3 broke: plain, fold 2: The weights of {models['2']} can't be read, .* The report holds the others"
+    )
+    assert re.match(f"benchmark.py: error: {message}", stopped.value.code) and "\n" not in stopped.value.code
+    assert "mean of 2 of 5 folds" in (out / "report.md").read_text()
+    assert "benchmark.py: plain, fold 2: The weights of" in capsys.readouterr().err
+    # what is mended goes on
+    shutil.copy(models["1"] / "model.safetensors", weights)
+    run_script(monkeypatch, *common)
+    shown = capsys.readouterr().out
+    assert shown.count("is finished") == 2 and "mean of 3 of 5 folds" in shown
+    metrics = out / "plain" / "fold-1" / "metrics.json"
+    metrics.write_text(metrics.read_text()[:100])
+    with pytest.raises(ValueError, match=r"fold-1/metrics.json can't be read .*remove it"):
+        collect_results(out, find_benchmark("DFEW"))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from s2d_hf.trainer import S2DTrainingArguments, script_errors
 from s2d_hf.trainer.recipes import DataArguments, ModelArguments, RunArguments
-from s2d_hf.trainer.script_errors import ends_in_one_line
+from s2d_hf.trainer.script_errors import ends_in_one_line, take_debug
 from tests.data.benchmarks import miniatures
 from tests.videos import counting_frames, write_video
 
@@ -212,9 +213,53 @@ def test_ablation_says_which_recipes_it_takes(workplace, monkeypatch):
     assert words.startswith("own.yaml must have `synthetic_data`, `new_landmark_encoder` and `stage: both`")
 
 
-def test_mistakes_in_code_keep_their_traceback():
-    with pytest.raises(TypeError), ends_in_one_line("train.py"):
-        raise TypeError("of the code")
+def test_mistakes_in_code_end_in_one_line_too_and_their_traceback_is_kept(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for error in (TypeError("of the\ncode"), KeyError("x"), RuntimeError("y" * 5000), AssertionError(), MemoryError()):
+        with pytest.raises(SystemExit) as stopped, ends_in_one_line("train.py"):
+            raise error
+        words = stopped.value.code
+        assert words.startswith(f"train.py: error: unexpected {type(error).__name__}") and "\n" not in words
+        assert len(words) < 700
+        (file,) = tmp_path.iterdir()
+        assert words.endswith(f" (traceback: {file})")
+        assert "in test_mistakes_in_code" in file.read_text() and str(error) in file.read_text()
+        file.unlink()
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit) as stopped, ends_in_one_line("train.py", debug=True):
+        raise TypeError("x")
+    assert stopped.value.code == "train.py: error: unexpected TypeError: x"
+    assert "Traceback (most recent call last)" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("typed", "left", "is_debug"),
+    [
+        ("--debug", "", True),
+        ("a.yaml --debug --seed 1", "a.yaml --seed 1", True),
+        ("--seed 1 --debug", "--seed 1", True),
+        ("--debug underflow_overflow", "--debug underflow_overflow", False),  # an option of transformers
+        ("--seed 1", "--seed 1", False),
+    ],
+)
+def test_debug_is_told_from_the_option_of_transformers(typed, left, is_debug):
+    assert take_debug(typed.split()) == (left.split(), is_debug)
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [
+        ("train", ["nowhere.yaml", "--debug"]),
+        ("benchmark", ["DFFW", "--data_root", "DFEW", "--debug"]),
+        ("ablation", ["nowhere.yaml", "--debug"]),
+        ("publish", ["nowhere", "me/model", "--debug"]),
+    ],
+)
+def test_debug_shows_where(name, argv, workplace, monkeypatch, capsys):
+    last_words(name, argv, workplace, monkeypatch)
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    last_words(name, argv[:-1], workplace, monkeypatch)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_other_processes_wait_for_the_first_one_to_speak(monkeypatch):
