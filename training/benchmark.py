@@ -147,7 +147,7 @@ def run_benchmark(arguments: argparse.Namespace, more: list[str]) -> None:
             write_report(benchmark, output_dir)
     if broken:
         raise ValueError(
-            f"{len(broken)} of {len(recipes)} broke: {'; '.join(broken)}. The report holds the others; the same "
+            f"{len(broken)} of {len(recipes)} broke: {'; '.join(broken).rstrip('.')}. The report holds the others; the same "
             "command goes on."
         )
 
