@@ -146,9 +146,9 @@ def run_benchmark(arguments: argparse.Namespace, more: list[str]) -> None:
         if PartialState().is_main_process:
             write_report(benchmark, output_dir)
     if broken:
+        listed = "; ".join(broken).rstrip(".")
         raise ValueError(
-            f"{len(broken)} of {len(recipes)} broke: {'; '.join(broken).rstrip('.')}. The report holds the others; the same "
-            "command goes on."
+            f"{len(broken)} of {len(recipes)} broke: {listed}. The report holds the others; the same command goes on."
         )
 
 
