@@ -139,6 +139,11 @@ class FaceCropperMixin:
         # a detector can't be copied; a copy of the processor makes its own
         return self.__dict__ | {"_loaded_detector": None}
 
+    @classmethod
+    def from_dict(cls, dictionary: dict[str, Any], **kwargs):
+        """Makes a processor of its settings; a stranger's can't name files of this machine."""
+        return super().from_dict({k: v for k, v in dictionary.items() if k != "face_detector_weights"}, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         """The processor's settings, without what belongs to the machine."""
         settings = copy.copy(self)

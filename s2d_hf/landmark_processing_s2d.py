@@ -3,7 +3,7 @@
 import copy
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -51,6 +51,7 @@ class LandmarkProcessorMixin:
         self._landmark_config = landmark_encoder if isinstance(landmark_encoder, dict) else None
         self._landmark_error: Exception | None = None
         super().__init__(**kwargs)
+        _check_settings(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The processor's settings, with the landmark encoder's configuration in place of its weights."""
@@ -171,6 +172,70 @@ class LandmarkProcessorMixin:
             parts = [self.compute_landmarks(item, bool(return_landmarks)) for item in pixel_values]
             lists = {name: [part[name] for part in parts] for name in parts[0]}
         return data | {name: lists[name] for name, is_wanted in wanted.items() if is_wanted}
+
+
+# Pixels along an edge, and frames, that settings may ask for: far above what any model takes.
+_MAX_SIZE, _MAX_FRAMES = 8192, 100_000
+_RESAMPLING = (
+    PILImageResampling.NEAREST,
+    PILImageResampling.LANCZOS,
+    PILImageResampling.BILINEAR,
+    PILImageResampling.BICUBIC,
+)
+# Of means, deviations and factors.
+_MAX_NUMBER = 1_000_000
+# The first one cuts as well; the others resize only.
+_SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"longest_edge"})
+
+
+def _check_settings(processor: LandmarkProcessorMixin) -> None:
+    """
+    Settings come from files of strangers: what can't be right is refused before it costs memory.
+
+    Raises:
+        ValueError: if a setting has another type than it must, or is out of range.
+    """
+
+    def refuse(name: str, wanted: str) -> None:
+        raise ValueError(f"`{name}` must be {wanted}, got {getattr(processor, name)!r}.")
+
+    for name, allowed in (("size", _SIZES), ("crop_size", _SIZES[:1])):
+        given = getattr(processor, name, None)
+        edges = {} if given is None else {key: edge for key, edge in dict(given).items() if edge is not None}
+        if given is not None and set(edges) not in allowed:
+            raise ValueError(f"`{name}` must have {' or '.join(map(_listed, allowed))}, got {_listed(edges)}.")
+        if any(type(edge) is not int or not 1 <= edge <= _MAX_SIZE for edge in edges.values()):
+            raise ValueError(f"`{name}` must be whole numbers of pixels from 1 to {_MAX_SIZE}, got {edges}.")
+    for name in (name for name in dir(processor) if name.startswith(("do_", "return_"))):
+        if getattr(processor, name) not in (None, True, False):
+            refuse(name, "true or false")
+    for name in ("image_mean", "image_std"):
+        values = getattr(processor, name, None)
+        if values is None:
+            continue
+        values = values if isinstance(values, (list, tuple)) else [values] * 3
+        if len(values) != 3 or not all(_is_number(value) for value in values):
+            refuse(name, f"three numbers, {_MAX_NUMBER} at most")
+        if name == "image_std" and not all(value * _MAX_NUMBER >= 1 for value in values):
+            refuse(name, f"three numbers, 1/{_MAX_NUMBER} at least")
+    for name in ("rescale_factor", "face_margin"):
+        value = getattr(processor, name, None)
+        if value is not None and not _is_number(value):
+            refuse(name, f"a number, {_MAX_NUMBER} at most")
+    if getattr(processor, "resample", None) not in (None, *_RESAMPLING):
+        refuse("resample", "one of 0 (nearest), 1 (lanczos), 2 (bilinear) and 3 (bicubic)")
+    for name in ("num_frames", "frame_stride", "detect_every"):
+        value = getattr(processor, name, None)
+        if value is not None and (type(value) is not int or not 1 <= value <= _MAX_FRAMES):
+            refuse(name, f"a whole number from 1 to {_MAX_FRAMES}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) <= _MAX_NUMBER  # which NaN is not
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names)) or "nothing"
 
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")

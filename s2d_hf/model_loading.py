@@ -1,12 +1,16 @@
 """Models for predictions: whole, or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
+
+from .configuration_s2d import S2DConfig
 
 
 def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -> PreTrainedModel:
@@ -47,9 +51,43 @@ def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -
     return model
 
 
+@contextmanager
+def errors_named(model: str | os.PathLike) -> Iterator[None]:
+    """What is wrong with a model's files, in an error that names the model."""
+    try:
+        yield
+    except (ImportError, OSError, RuntimeError) as error:  # each says what it is about
+        if isinstance(error, RecursionError):  # brackets in brackets
+            raise ValueError(f"{model}: a JSON file of it is nested too deeply.") from error
+        raise
+    except ValueError as error:
+        if os.path.basename(os.path.normpath(model)) in str(error):
+            raise
+        raise ValueError(f"{model}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # lists where tables should be, and whatever else JSON may hold
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{model} can't be loaded, a setting of it is no setting ({what}).") from error
+
+
+def check_model_type(folder: str | os.PathLike, **arguments) -> None:
+    """
+    Args:
+        folder (`str` or `os.PathLike`): A model's folder or its name on the Hub.
+        arguments: For `PretrainedConfig.get_config_dict`: `revision`, `token` and so on.
+
+    Raises:
+        OSError: if there is no such model.
+        ValueError: if it is no S2D model.
+    """
+    config, _ = PretrainedConfig.get_config_dict(folder, **arguments)
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != S2DConfig.model_type:
+        raise ValueError(f"{folder} is no S2D model: the `model_type` in its config.json is {kind!r}.")
+
+
 def _shown(names: Any) -> str:
     names = sorted(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-__all__ = ["load_whole_model"]
+__all__ = ["check_model_type", "errors_named", "load_whole_model"]

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from hypothesis import settings
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -37,6 +38,11 @@ from .small_models import TINY, random_inputs, randomise
 from .videos import write_video
 
 atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
+
+# made inputs: the same in every run of the tests, and many others with `--hypothesis-profile=long`
+settings.register_profile("short", max_examples=100, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=3000, deadline=None, database=None)
+settings.load_profile("short")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")

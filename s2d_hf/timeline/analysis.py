@@ -13,15 +13,13 @@ import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
-from .. import auto_classes  # noqa: F401
 from ..errors import NotDownloadedError
 from ..face_cropping_s2d import crop_square
 from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
 from ..fast_cpu import use_fast_cpu
-from ..model_loading import load_whole_model
+from ..model_loading import check_model_type, errors_named, load_whole_model
 from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
 from ..video_files_s2d import VideoSource
@@ -192,12 +190,14 @@ class S2DTimeline:
             hub_arguments = {}  # they were for the checkpoint
         chosen = {"face_margin": face_margin, "do_align_faces": do_align_faces, "face_detector": face_detector}
         chosen = {name: value for name, value in chosen.items() if value is not None}
-        processor = AutoVideoProcessor.from_pretrained(
-            folder, face_detector_weights=face_detector_weights, **chosen, **hub_arguments
-        )
-        loaded = load_whole_model(
-            AutoModelForVideoClassification, folder, dtype=dtype or torch.float32, **hub_arguments
-        ).to(device)
+        with errors_named(model):
+            check_model_type(folder, **hub_arguments)
+            processor = S2DVideoProcessor.from_pretrained(
+                folder, face_detector_weights=face_detector_weights, **chosen, **hub_arguments
+            )
+            loaded = load_whole_model(
+                S2DForVideoClassification, folder, dtype=dtype or torch.float32, **hub_arguments
+            ).to(device)
         # what is wrong with it is said once, and not for each video
         processor.get_face_detector(device)
         return cls(loaded, processor, **settings)
