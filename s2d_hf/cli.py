@@ -278,6 +278,7 @@ def _export_onnx(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 after an error that the user can mend, or the command's own."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what it can't write
             stream.reconfigure(errors="backslashreplace")
@@ -302,6 +303,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         notes.removeFilter(as_typed)
+
+
+def _open_closed_streams() -> None:
+    """
+    Where a caller has closed stderr (`2>&-`), messages would go to stdout, and what libraries print into the first
+    file that is opened.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False, encoding="utf-8")
+    sys.stderr = sys.stderr or open(2, "w", closefd=False, encoding="utf-8")
 
 
 def _end(message: str, arguments: argparse.Namespace) -> int:

@@ -1,4 +1,6 @@
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +169,13 @@ def test_console_script():
     run = subprocess.run([CONSOLE_SCRIPT, "--version"], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["s2d-hf", __version__]
     assert subprocess.run([CONSOLE_SCRIPT], capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX shells")
+@pytest.mark.parametrize(("closed", "expected"), [("2>&-", b""), (">&-", b"no video"), ("<&- >&- 2>&-", b"")])
+def test_closed_streams_are_not_replaced_by_others(tmp_path, closed, expected):
+    command = f"{shlex.quote(sys.executable)} -m s2d_hf.cli predict nowhere.mp4 --debug {closed}"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert expected in done.stderr and bool(expected) == bool(done.stderr)
