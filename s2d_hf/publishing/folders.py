@@ -17,6 +17,7 @@ from .code_files import check_syntax, find_code, imported_packages
 from .files import PROCESSOR_NAMES, sort_files
 from .probe import create_environment, probe_folder
 from .problems import Problem
+from .traces import find_tokens
 from .weights import MAX_SHARD_SIZE, WeightsReport, check_landmark_encoder, check_weights
 
 Probe = Callable[[Path, Iterable[str]], list[Problem]]
@@ -95,9 +96,9 @@ def check_folder(
 ) -> FolderReport:
     """
     Checks a model's folder before it is uploaded, and reports all problems at once: files that don't belong there or
-    are pickles, code, configuration, processors, weights, landmark encoder and card, and whether a stranger can load
-    it: in a new process in which `s2d_hf` can't be imported, with the folder's code alone, without network, `pipeline`
-    must give the scores of made frames without a warning.
+    are pickles, code, configuration, processors, weights, landmark encoder and card, access tokens in any of them, and
+    whether a stranger can load it: in a new process in which `s2d_hf` can't be imported, with the folder's code alone,
+    without network, `pipeline` must give the scores of made frames without a warning.
 
     Args:
         folder (`str` or `Path`): The model's folder. Nothing is written into it.
@@ -151,6 +152,8 @@ def check_folder(
             else:
                 report.problems += probe_folder(staged, labels, python)
             report.was_run = True
+        for name, path in report.files.items():
+            report.problems += find_tokens(name, path)
         # a reader knows the folder, not its copy
         report.problems = [replace(p, text=p.text.replace(str(staged), str(folder))) for p in report.problems]
     return report

@@ -1,0 +1,91 @@
+"""Access tokens in what goes up: in texts, in the metadata of safetensors files, in pictures."""
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from .problems import Problem
+
+# The forms are those of GitHub's secret scanning and of the services' own documentation.
+_TOKENS = {
+    "the Hugging Face Hub": r"(?:hf_|api_org_)(?P<secret>[A-Za-z0-9]{30,})(?![A-Za-z0-9_])",
+    "GitHub": r"(?:gh[pousr]_(?P<secret>[A-Za-z0-9]{36,})|github_pat_(?P<secret2>\w{40,}))(?!\w)",
+    "AWS": r"(?:AKIA|ASIA)(?P<secret>[A-Z0-9]{16})(?![A-Za-z0-9])",
+    "OpenAI, Anthropic or the like": (
+        r"sk-(?:(?:proj|svcacct|admin|ant|or)-(?P<secret>[\w-]{20,})|(?P<secret2>[A-Za-z0-9]{32,}))"
+    ),
+    "Weights & Biases": r"WANDB_API_KEY\W{1,6}(?P<secret>\w{40,})",
+}
+_PATTERNS = {service: re.compile(rf"(?<![A-Za-z0-9]){pattern}", re.ASCII) for service, pattern in _TOKENS.items()}
+_PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
+# `hf_xxxx...` in an example is none
+_FEWEST_CHARACTERS = 5
+_SHOWN = 4
+
+
+def find_tokens(name: str, path: Path) -> Iterator[Problem]:
+    """
+    The access tokens and private keys in a file; messages show their first characters alone.
+
+    Args:
+        name (`str`): The file's name in the repository.
+        path (`Path`): The file.
+    """
+    try:
+        texts = list(_read_texts(path))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        yield Problem(name, f"Its texts can't be read ({error}): save the picture again.")
+        return
+    for place, text in texts:
+        for number, line in enumerate(text.split("\n"), start=1):
+            for start, what in dict.fromkeys(_find_in_line(line)):
+                yield Problem(
+                    name,
+                    f"{place or f'Line {number}'} holds what looks like {what} (`{start}...`): take it out, and "
+                    "revoke it if anybody has seen it.",
+                )
+
+
+def _find_in_line(line: str) -> Iterator[tuple[str, str]]:
+    """The first characters of each token, and what it is."""
+    for service, pattern in _PATTERNS.items():
+        for match in pattern.finditer(line):
+            group = "secret" if match["secret"] else "secret2"
+            if len(set(match[group])) >= _FEWEST_CHARACTERS:
+                before = match[0][: match.start(group) - match.start()]
+                yield before + match[group][:_SHOWN], f"an access token of {service}"
+    for match in _PRIVATE_KEY.finditer(line):
+        yield match[0], "a private key"
+
+
+def _read_texts(path: Path) -> Iterator[tuple[str | None, str]]:
+    """A file's texts, and what to call their place; `None` where lines are counted."""
+    if path.suffix.lower() == ".safetensors":
+        with open(path, "rb") as file:
+            # as the format has it: eight bytes with the length of the JSON header
+            length = int.from_bytes(file.read(8), "little")
+            yield "Its metadata", file.read(min(length, 100 << 20)).decode("utf-8", "replace")
+        return
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        yield None, content.decode("utf-16", "replace")
+    elif b"\0" not in content:
+        yield None, content.decode("utf-8", "replace")
+    else:
+        # comments of pictures and videos stand in them as they are; PNG may compress its own
+        yield "Its content", content.decode("latin-1")
+        for text in _compressed_texts(content):
+            yield "A text in it", text
+
+
+def _compressed_texts(content: bytes) -> list[str]:
+    if not content.startswith(b"\x89PNG") or (b"zTXt" not in content and b"iTXt" not in content):
+        return []
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        return [str(text) for text in image.text.values() if text.encode() not in content]
+
+
+__all__ = ["find_tokens"]
