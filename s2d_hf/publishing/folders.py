@@ -17,7 +17,7 @@ from .code_files import check_syntax, find_code, imported_packages
 from .files import PROCESSOR_NAMES, sort_files
 from .probe import create_environment, probe_folder
 from .problems import Problem
-from .traces import find_tokens
+from .traces import find_home_folders, find_tokens
 from .weights import MAX_SHARD_SIZE, WeightsReport, check_landmark_encoder, check_weights
 
 Probe = Callable[[Path, Iterable[str]], list[Problem]]
@@ -34,6 +34,7 @@ class FolderReport:
         files (`dict[str, Path]`): What goes up: the name in the repository and the file.
         left_out (`list[str]`): What is there and doesn't go up.
         problems (`list[Problem]`): What is wrong. Empty if it can be published.
+        warnings (`list[Problem]`): What keeps it from nothing, and should be looked at: home folders in texts.
         config ([`S2DConfig`], *optional*): The model's configuration, if it can be read.
         weights ([`WeightsReport`], *optional*): What its weights are.
         was_run (`bool`): Whether the model was loaded and run in a process of its own.
@@ -43,6 +44,7 @@ class FolderReport:
     files: dict[str, Path] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     config: S2DConfig | None = None
     weights: WeightsReport | None = None
     was_run: bool = False
@@ -78,6 +80,7 @@ class FolderReport:
         if self.left_out:
             lines.append(f"  left out: {', '.join(self.left_out)}")
         lines.append(f"  {'' if self.was_run else 'not '}run with its own code alone")
+        lines += [f"  warning: {warning}" for warning in self.warnings]
         lines += [f"  - {problem}" for problem in self.problems] or ["  nothing is wrong"]
         return "\n".join(lines)
 
@@ -154,6 +157,7 @@ def check_folder(
             report.was_run = True
         for name, path in report.files.items():
             report.problems += find_tokens(name, path)
+            report.warnings += find_home_folders(name, path)
         # a reader knows the folder, not its copy
         report.problems = [replace(p, text=p.text.replace(str(staged), str(folder))) for p in report.problems]
     return report

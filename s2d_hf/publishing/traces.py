@@ -1,4 +1,4 @@
-"""Access tokens in what goes up: in texts, in the metadata of safetensors files, in pictures."""
+"""What was not meant to go up: access tokens in texts, metadata of weights and pictures; home folders in texts."""
 
 import io
 import re
@@ -21,9 +21,16 @@ _TOKENS = {
 }
 _PATTERNS = {service: re.compile(rf"(?<![A-Za-z0-9]){pattern}", re.ASCII) for service, pattern in _TOKENS.items()}
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
+# not the end of a URL or of another path
+_BEFORE_PATH = r"(?<![\w.~$}-])"
+# JSON doubles backslashes
+_HOME_FOLDER = re.compile(
+    _BEFORE_PATH + r"(?:/(?:home|Users)/[\w.-]+|/root(?=/)|[A-Za-z]:(?:\\\\?|/)Users(?:\\\\?|/)[\w.-]+)"
+)
 # `hf_xxxx...` in an example is none
 _FEWEST_CHARACTERS = 5
 _SHOWN = 4
+_LISTED = 5
 
 
 def find_tokens(name: str, path: Path) -> Iterator[Problem]:
@@ -49,6 +56,33 @@ def find_tokens(name: str, path: Path) -> Iterator[Problem]:
                 )
 
 
+def find_home_folders(name: str, path: Path) -> Iterator[Problem]:
+    """
+    Whether somebody's home folder stands in a text: this user's, or one by its form (`/home/NAME`).
+
+    Args:
+        name (`str`): The file's name in the repository.
+        path (`Path`): The file. Nothing is looked for in weights, pictures and videos.
+    """
+    text = None if path.suffix.lower() == ".safetensors" else _as_text(path.read_bytes())
+    found: dict[int, str] = {}
+    for number, line in enumerate((text or "").split("\n"), start=1):
+        match = _own_home().search(line) or _HOME_FOLDER.search(line)
+        if match is not None:
+            found[number] = match[0]
+    if found:
+        lines = [str(number) for number in found]
+        more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+        named = ", ".join(dict.fromkeys(found.values()))
+        text = f"A home folder is named, {named}, in line {', '.join(lines[:_LISTED])}{more}: everybody will read it."
+        yield Problem(name, text)
+
+
+def _own_home() -> re.Pattern[str]:
+    home = str(Path.home())
+    return re.compile(rf"{_BEFORE_PATH}{re.escape(home)}(?![\w.-])" if len(home) > 1 else r"(?!)")
+
+
 def _find_in_line(line: str) -> Iterator[tuple[str, str]]:
     """The first characters of each token, and what it is."""
     for service, pattern in _PATTERNS.items():
@@ -70,15 +104,20 @@ def _read_texts(path: Path) -> Iterator[tuple[str | None, str]]:
             yield "Its metadata", file.read(min(length, 100 << 20)).decode("utf-8", "replace")
         return
     content = path.read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield None, content.decode("utf-16", "replace")
-    elif b"\0" not in content:
-        yield None, content.decode("utf-8", "replace")
+    text = _as_text(content)
+    if text is not None:
+        yield None, text
     else:
         # comments of pictures and videos stand in them as they are; PNG may compress its own
         yield "Its content", content.decode("latin-1")
         for text in _compressed_texts(content):
             yield "A text in it", text
+
+
+def _as_text(content: bytes) -> str | None:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    return None if b"\0" in content else content.decode("utf-8", "replace")
 
 
 def _compressed_texts(content: bytes) -> list[str]:
@@ -88,4 +127,4 @@ def _compressed_texts(content: bytes) -> list[str]:
         return [str(text) for text in image.text.values() if text.encode() not in content]
 
 
-__all__ = ["find_tokens"]
+__all__ = ["find_home_folders", "find_tokens"]

@@ -323,7 +323,11 @@ def _describe_run(
         "seed": stage.training.seed,
         "views": _describe_views(stage),
         "samples": {name: len(part) for name, part in samples.items()},
-        "left_out": {name: list(broken) for name, broken in left_out.items()},
+        # a table may name files by their place on this machine
+        "left_out": {
+            part: [_short_name(name) if os.path.isabs(name) else name for name in broken]
+            for part, broken in left_out.items()
+        },
         "provenance": provenance(),
     }
 
@@ -379,8 +383,10 @@ def name_data(source: str) -> str:
 
 
 def _short_name(source: str) -> str:
-    """A Hub model by its name, and a path without what is above its folder."""
-    return "/".join(Path(source).parts[-2:])
+    """A Hub model by its name, and a path without what is above its folder, a home folder first of all."""
+    path = Path(source).expanduser()
+    above = Path.home() if path.is_relative_to(Path.home()) else path.anchor
+    return "/".join(path.relative_to(above).parts[-2:])
 
 
 def _table_rows(results: list[StageResult]) -> list[tuple[str, float, float]]:

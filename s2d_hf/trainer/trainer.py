@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import CommitInfo
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -282,8 +284,19 @@ class S2DTrainer(Trainer):
 
     def create_model_card(self, *args, **kwargs) -> None:
         """[`~transformers.Trainer.create_model_card`], unless the output folder has a card already."""
-        if not Path(self.args.output_dir, "README.md").is_file():
+        if Path(self.args.output_dir, "README.md").is_file():
+            return
+        config = self.model.config
+        start = config.name_or_path
+        try:
+            validate_repo_id(start)
+        except HFValidationError:
+            # a path; one to a folder that is there is not named
+            config.name_or_path = self.args.output_dir
+        try:
             super().create_model_card(*args, **kwargs)
+        finally:
+            config.name_or_path = start
 
     def push_to_hub(
         self,
@@ -342,6 +355,8 @@ class S2DTrainer(Trainer):
         if result.report.missing:
             listed = "\n".join(f"- {problem}" for problem in result.report.missing)
             logger.warning(f"{self.hub_model_id} is uploaded as a draft; this is still missing:\n{listed}")
+        for warning in result.report.warnings:
+            logger.warning(f"{self.hub_model_id}: {warning}")
         return result.commit
 
     def _save_other_processor(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from s2d_hf.publishing import check_folder
-from s2d_hf.publishing.traces import find_tokens
+from s2d_hf.publishing.traces import find_home_folders, find_tokens
 
 from .made_folders import edit_json, make_folder, replace_text
 
@@ -137,3 +137,34 @@ def test_a_damaged_picture_is_named(folder):
     (folder / "a.png").write_bytes(content[: content.index(b"zTXt") + 8])
     (problem,) = found(folder)
     assert problem.startswith("a.png: Its texts can't be read")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("from /home/jane/models/x", "/home/jane"), ('"path": "/Users/j.doe/x"', "/Users/j.doe"), ("/root/x", "/root"),
+        (r"C:\Users\jane\x", r"C:\Users\jane"), (json.dumps(r"D:\Users\jane"), r"D:\\Users\\jane"),
+        ("file:///home/jane", "/home/jane"), ("C:/Users/jane/x", "C:/Users/jane"), ("(/srv/me/x)", "/srv/me"),
+        ("https://example.com/home/jane", None), ("data/home/jane", None), ("~/models", None), ("/srv/mean", None),
+        ("the /root of all", None), ("/homes/jane", None), ("$HOME/home/x", None), ("/srv/me", "/srv/me"),
+    ],
+)  # fmt: skip
+def test_home_folders_are_known_by_their_forms(line, named, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/srv/me")
+    path = tmp_path / "metrics.json"
+    path.write_text(f"One\n{line}\n")
+    expected = [f"metrics.json: A home folder is named, {named}, in line 2: everybody will read it."]
+    assert [str(problem) for problem in find_home_folders("metrics.json", path)] == (expected if named else [])
+
+
+def test_home_folders_are_warned_of_and_keep_from_nothing(folder):
+    (folder / "metrics.json").write_text("\n".join(["/home/jane/a", "", *["/home/joe/b"] * 8]))
+    edit_json(folder / "config.json", note="/Users/jane/a")
+    replace_text(folder / "README.md", "Tests.", "/home/jane")
+    report = check_folder(folder, probe=lambda *_: [])
+    report.raise_for_problems()
+    assert [warning.where for warning in report.warnings] == ["README.md", "config.json", "metrics.json"]
+    assert report.warnings[2].text.startswith(
+        "A home folder is named, /home/jane, /home/joe, in line 1, 3, 4, 5, 6 and 4 m"
+    )
+    assert all(f"warning: {warning}" in str(report) for warning in report.warnings)

@@ -260,7 +260,10 @@ def test_the_script_says_what_is_wrong(folder, repo_id, capsys, monkeypatch, tmp
     assert script.main([str(folder), repo_id, "--dry-run", "--version", "2.0.0"]) == 0
     shown = capsys.readouterr().out
     assert "not compared: the client is offline" in shown and "Tag: v2.0.0" in shown and "LFS" in shown
-    assert "left out" not in shown
+    assert "left out" not in shown and "warning" not in shown
+    (folder / "metrics.json").write_text('{"data": "/home/jane/faces"}')
+    assert script.main([str(folder), repo_id, "--dry-run"]) == 0
+    assert "warning: metrics.json: A home folder is named, /home/jane, in line 1" in capsys.readouterr().out
     (folder / "training_args.bin").write_bytes(b"x")  # what every training leaves
     assert script.main([str(folder), repo_id, "--dry-run"]) == 0
     assert "left out: training_args.bin" in capsys.readouterr().out

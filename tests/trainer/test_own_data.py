@@ -96,6 +96,12 @@ def test_a_broken_video_stops_with_its_name_or_is_listed(image_model, videos, tm
     assert result.metrics["samples"]["train"] == 6
     assert result.metrics["left_out"] == {"train": ["cut.mp4"]}
     assert any("cut.mp4" in message and "truncated" in message for message in caplog.messages)
+    # metrics are uploaded: where the file lies is said here only
+    table = (videos / "broken.csv").read_text().replace("cut.mp4", str(videos / "cut.mp4"))
+    (videos / "absolute.csv").write_text(table)
+    given = ("--train_data", str(videos / "absolute.csv"), "--skip_broken")
+    (result,) = run_recipe(read_recipe([*broken, *given, "--output_dir", str(tmp_path / "other")], default=DEFAULT))
+    assert result.metrics["left_out"] == {"train": [f"{videos.name}/cut.mp4"]}
 
 
 def test_push_uploads_the_finished_folder(image_model, videos, tmp_path, hub):

@@ -18,7 +18,7 @@ from s2d_hf.data import from_class_folders
 from s2d_hf.data.synthetic_faces import SYNTHETIC_LABELS
 from s2d_hf.metrics import classification_report
 from s2d_hf.trainer.recipes import read_recipe
-from s2d_hf.trainer.stages import chance_scores, format_table, name_data, run_recipe
+from s2d_hf.trainer.stages import _short_name, chance_scores, format_table, name_data, run_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -257,3 +257,12 @@ def test_data_are_called_by_their_name_and_not_by_their_path(source, name, tmp_p
     assert name_data(source) == name.replace("WHERE IT LIES", tmp_path.name)
     if source != "me/faces":
         assert name_data(str(tmp_path / source)) == name.replace("WHERE IT LIES", tmp_path.name)
+
+
+def test_models_are_called_without_what_is_above_them(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/jane")
+    for source, name in {
+        "someone/model": "someone/model", "/home/jane/model.pth": "model.pth", "~/runs/model": "runs/model",
+        "/home/jane/work/runs/model": "runs/model", "/model": "model", "/data/runs/model/": "runs/model",
+    }.items():  # fmt: skip
+        assert _short_name(source) == name

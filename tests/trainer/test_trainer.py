@@ -292,6 +292,16 @@ def test_training_learns(tmp_path):
         assert parameter.requires_grad or torch.equal(parameter, before[name]), name
 
 
+@pytest.mark.parametrize(("start", "is_named"), [("/home/jane/vit", False), ("", False), ("someone/vit", True)])
+def test_a_card_names_no_place_on_this_machine(start, is_named, tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.model.config.name_or_path = start
+    trainer.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert "/home" not in card and str(tmp_path) not in card and "[](" not in card
+    assert ("base_model: someone/vit" in card) == is_named and trainer.model.config.name_or_path == start
+
+
 def test_real_videos_from_folders_to_metrics(tmp_path):
     """Two classes of MP4 files through dataset, collator and trainer, with two windows of each video in evaluation."""
     for label, brightness in (("dark", 0), ("light", 150)):
