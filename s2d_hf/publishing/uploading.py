@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ _SEMVER = re.compile(
 # what a new repository may have without being somebody's model
 _BEGINNINGS = {".gitattributes", "README.md", "LICENSE"}
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+# every repository begins with one; another one would change how its large files are stored
 _KEPT = ".gitattributes"
+_HUBS_OWN = "the Hub's is kept"
 # the Hub takes larger files through LFS only
 _GIT_LIMIT = 10 * 2**20
 
@@ -52,7 +54,7 @@ class FileChange:
 
     Args:
         name (`str`): Its path there.
-        status (`str`): `"new"`, `"changed"`, `"unchanged"`, `"removed"`, or `"not compared"`.
+        status (`str`): `"new"`, `"changed"`, `"unchanged"`, `"removed"`, `"the Hub's is kept"`, or `"not compared"`.
         size (`int`): Its size in bytes; where it is removed, of the file on the Hub.
         is_lfs (`bool`): Whether it is stored as a large file. Of new files this is expected, and the Hub decides.
     """
@@ -91,7 +93,7 @@ class UploadPlan:
         for change in self.changes:
             stored = "LFS" if change.is_lfs else "git"
             lines.append(f"  {change.name:{width}}  {format_size(change.size):>10}  {stored:6}  {change.status}")
-        sent = [change for change in self.changes if change.status not in ("unchanged", "removed")]
+        sent = [change for change in self.changes if change.status not in ("unchanged", "removed", _HUBS_OWN)]
         total = format_size(sum(change.size for change in sent))
         lines.append(f"  {len(sent)} of {len(self.changes)} files to upload, {total}")
         if self.not_compared is not None:
@@ -141,7 +143,7 @@ def publish_folder(
 ) -> PublishResult:
     """
     Checks a model's folder and uploads it in one commit: weights, code, processors, landmark encoder and card. Files
-    of the repository that are not in the folder any more are removed; `.gitattributes` stays.
+    of the repository that are not in the folder any more are removed; its `.gitattributes` stays as it is.
 
     Args:
         folder (`str` or `Path`): The model's folder; see [`check_folder`] for what it must be.
@@ -267,7 +269,10 @@ def plan_upload(
     remote = {} if info is None else {sibling.rfilename: sibling for sibling in info.siblings or ()}
     plan.parent = None if info is None else info.sha
     for name, path in report.files.items():
-        plan.changes.append(_change(name, path, remote.get(name), "new"))
+        change = _change(name, path, remote.get(name), "new")
+        if name == _KEPT and (change.status == "changed" or plan.creates):
+            change = replace(change, status=_HUBS_OWN)
+        plan.changes.append(change)
     for name, sibling in sorted(remote.items()):
         kept = name == _KEPT or any(fnmatch.fnmatch(name, pattern) for pattern in keep)
         if name not in report.files and not kept:
@@ -373,7 +378,7 @@ def _upload(
     for change in plan.changes:
         if change.status == "removed":
             operations.append(CommitOperationDelete(change.name, is_folder=False))
-        elif change.status != "unchanged":
+        elif change.status not in ("unchanged", _HUBS_OWN):
             operations.append(CommitOperationAdd(change.name, str(report.files[change.name])))
     try:
         with _explained(repo_id, revision):

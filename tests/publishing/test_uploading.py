@@ -160,6 +160,23 @@ def test_files_that_do_not_belong_any_more_go_and_kept_ones_stay(publish, server
     assert len(server.commits(repo_id)) == 2
 
 
+def test_the_repositorys_gitattributes_stay(publish, server, folder, repo_id):
+    """Without them, weights would be stored in git."""
+    (folder / ".gitattributes").write_text("*.png filter=lfs diff=lfs merge=lfs -text\n")
+    first = publish(folder, repo_id)
+    hubs = server.files(repo_id)[".gitattributes"]
+    assert b"*.safetensors filter=lfs" in hubs and first["statuses"][".gitattributes"] == "the Hub's is kept"
+    sent = len(content(folder)) - 1
+    assert f"  {sent} of {sent + 1} files to upload" in first["said"][1]
+    (folder / "metrics.json").write_text("{}")
+    again = publish(folder, repo_id)
+    assert again["statuses"][".gitattributes"] == "the Hub's is kept" and "1 of " in again["said"][1]
+    (folder / ".gitattributes").unlink()
+    (folder / "metrics.json").unlink()
+    assert ".gitattributes" not in publish(folder, repo_id)["statuses"]
+    assert server.files(repo_id)[".gitattributes"] == hubs and "metrics.json" not in server.files(repo_id)
+
+
 def test_other_repositories_are_not_written_over(publish, server, folder, repo_id, tmp_path):
     def refused(change: Callable[[Path], object], expected: str, **options) -> None:
         other = tmp_path / "other"
