@@ -17,6 +17,7 @@ from .licenses import LICENSES
 from .problems import Problem
 
 CARD_NAME = "README.md"
+MAX_CARD_SIZE = 10**6  # bytes
 REQUIRED_SECTIONS = (
     "How to use",
     "Labels",
@@ -108,6 +109,8 @@ def find_card_problems(
     if isinstance(card, Path):
         if not card.is_file():
             raise FileNotFoundError(f"There is no model card {card}.")
+        if (too_large := find_size_problem(CARD_NAME, card)) is not None:
+            return [too_large]
         try:
             text = card.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -124,6 +127,14 @@ def find_card_problems(
     if unclosed:
         problems.append(Problem(CARD_NAME, "A block of code is not closed: end it with a line of its own fence."))
     return problems
+
+
+def find_size_problem(name: str, path: Path, limit: int = MAX_CARD_SIZE) -> Problem | None:
+    """Whether a text has more than `limit` bytes; it is not read."""
+    size = path.stat().st_size
+    if size <= limit:
+        return None
+    return Problem(name, f"It has {size:,} bytes, and {limit:,} are allowed: make it shorter, or leave it out.")
 
 
 def linked_files(card: str) -> list[str]:
@@ -223,7 +234,8 @@ def _check_sections(sections: list[_Section]) -> Iterator[Problem]:
 def _check_placeholders(text: str) -> Iterator[Problem]:
     for number, (line, language, _) in enumerate(_walk(text), start=1):
         pattern = _SPACED_PLACEHOLDER if language in ("bibtex", "latex", "tex") else _PLACEHOLDER
-        for found in (*_TO_BE_WRITTEN.finditer(line), *pattern.finditer(line)):
+        found = _TO_BE_WRITTEN.search(line) or pattern.search(line)
+        if found is not None:
             yield _missing(f"Line {number} is not written yet, it has `{found.group(0)}`: {_shorten(line)!r}.")
 
 
@@ -261,6 +273,8 @@ def _check_metadata(text: str, config: S2DConfig | None, folder: str | Path | No
     else:
         yield from _check_names("datasets", data.datasets)
         for name in data.datasets if isinstance(data.datasets, list) else ():
+            if _is_unwritten(name):
+                continue
             try:
                 validate_repo_id(name)
             except HFValidationError:
@@ -285,6 +299,8 @@ def _check_license(
         yield _missing(f"Its metadata lack `license`: an identifier that the Hub knows ({page}).")
         return
     for one in identifier if isinstance(identifier, list) else [identifier]:
+        if _is_unwritten(one):
+            continue  # said where placeholders are
         if not isinstance(one, str) or one not in LICENSES:
             yield _wrong(f"`license` is {one!r}, which the Hub doesn't know ({page}; `other` for all else).")
     if identifier == "other" or (isinstance(identifier, list) and "other" in identifier):
@@ -293,6 +309,10 @@ def _check_license(
                 yield _missing(f"`license: other` needs `{key}`.")
         if isinstance(link, str) and _is_relative(link) and folder is not None and not Path(folder, link).is_file():
             yield _wrong(f"`license_link` names the file {link}, which is not in the folder.")
+
+
+def _is_unwritten(value: object) -> bool:
+    return isinstance(value, str) and _TO_BE_WRITTEN.fullmatch(value.strip().rstrip(".")) is not None
 
 
 def _check_names(key: str, values: object) -> Iterator[Problem]:
@@ -311,7 +331,7 @@ def _check_result(result: EvalResult, task: str | None) -> Iterator[Problem]:
         is_number = _NUMBER.fullmatch(value.strip()) is not None
     else:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number:
+    if not is_number and not _is_unwritten(value):
         yield _wrong(f"`model-index`: the value of {name} is no number but {value!r}.")
 
 
@@ -386,10 +406,12 @@ def _check_links(sections: list[_Section], folder: str | Path | None) -> Iterato
 
 __all__ = [
     "CARD_NAME",
+    "MAX_CARD_SIZE",
     "REQUIRED_SECTIONS",
     "REQUIRED_TAGS",
     "check_card",
     "find_card_problems",
+    "find_size_problem",
     "linked_files",
     "pinned_revisions",
 ]

@@ -67,11 +67,12 @@ def find_code(folder: Path, settings: dict[str, dict[str, Any]]) -> tuple[list[s
 
 
 def check_syntax(folder: Path, code: Iterable[str]) -> Iterator[Problem]:
-    """Whether files are Python code."""
+    """Whether files are Python code, in UTF-8."""
     for file in code:
         try:
-            ast.parse((folder / file).read_bytes())
-        except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+            # of bytes, Python's parser takes some that its import refuses
+            ast.parse((folder / file).read_text(encoding="utf-8-sig"))
+        except (SyntaxError, ValueError) as error:  # ValueError: null bytes, no UTF-8
             yield Problem(file, f"It is no Python code ({error}).")
 
 

@@ -4,7 +4,7 @@ import fnmatch
 import os
 import pickletools
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +12,7 @@ import numpy as np
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME
-from .cards import CARD_NAME
+from .cards import CARD_NAME, find_size_problem
 from .problems import Problem
 
 PROCESSOR_NAMES = {"image": "preprocessor_config.json", "video": "video_preprocessor_config.json"}
@@ -25,6 +25,9 @@ ALLOWED_NAMES = frozenset(
 # what a training leaves beside its model
 TRAINING_FILES = ("checkpoint-*", "runs", "training_args.bin")
 SHOWN_SUFFIXES = (".gif", ".jpeg", ".jpg", ".mp4", ".png", ".svg", ".webp")
+# in bytes, of code, settings, metrics, licences and drawings
+MAX_TEXT_SIZE = 5 * 10**6
+_NO_TEXTS = (".safetensors", *(suffix for suffix in SHOWN_SUFFIXES if suffix != ".svg"))
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".tar")
 
 
@@ -74,7 +77,7 @@ def sort_files(
     def visit(directory: Path) -> None:
         for path in sorted(directory.iterdir()):
             name = path.relative_to(folder).as_posix()
-            if any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in leave_out):
+            if is_left_out(name, leave_out):
                 files.left_out.append(f"{name}/" if path.is_dir() else name)
             elif path.is_symlink() and not _is_inside(path, root):
                 refuse(name, "It is a symbolic link to what is not in the folder: put the file itself there.")
@@ -102,6 +105,21 @@ def sort_files(
 
     visit(folder)
     return files
+
+
+def is_left_out(name: str, leave_out: Sequence[str]) -> bool:
+    """Whether a pattern fits a path in the folder, or its last part."""
+    return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(Path(name).name, pattern) for pattern in leave_out)
+
+
+def find_too_large(files: Mapping[str, Path]) -> list[Problem]:
+    """The texts among some files that are too large, by their names in the repository; nothing is read."""
+    found = [
+        find_size_problem(name, path, *(() if name == CARD_NAME else (MAX_TEXT_SIZE,)))
+        for name, path in files.items()
+        if path.is_file() and not name.lower().endswith(_NO_TEXTS)
+    ]
+    return [problem for problem in found if problem is not None]
 
 
 def _hint(path: Path) -> str:
@@ -174,9 +192,12 @@ def _is_old_pickle(path: Path, limit: int = 1 << 20) -> bool:
 
 __all__ = [
     "ALLOWED_NAMES",
+    "MAX_TEXT_SIZE",
     "PROCESSOR_NAMES",
     "TRAINING_FILES",
     "FolderFiles",
     "find_pickle",
+    "find_too_large",
+    "is_left_out",
     "sort_files",
 ]

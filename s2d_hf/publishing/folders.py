@@ -14,7 +14,7 @@ from ..configuration_s2d import S2DConfig
 from ..modeling_s2d import CLASSIFIERS
 from .cards import CARD_NAME, find_card_problems, linked_files
 from .code_files import check_syntax, find_code, imported_packages
-from .files import PROCESSOR_NAMES, sort_files
+from .files import PROCESSOR_NAMES, find_too_large, is_left_out, sort_files
 from .probe import create_environment, probe_folder
 from .problems import Problem
 from .traces import find_home_folders, find_tokens
@@ -101,7 +101,8 @@ def check_folder(
     Checks a model's folder before it is uploaded, and reports all problems at once: files that don't belong there or
     are pickles, code, configuration, processors, weights, landmark encoder and card, access tokens in any of them, and
     whether a stranger can load it: in a new process in which `s2d_hf` can't be imported, with the folder's code alone,
-    without network, `pipeline` must give the scores of made frames without a warning.
+    without network, `pipeline` must give the scores of made frames without a warning. Texts that are too large are
+    told first, and nothing else is checked until they are smaller.
 
     Args:
         folder (`str` or `Path`): The model's folder. Nothing is written into it.
@@ -130,8 +131,14 @@ def check_folder(
     if python is not None and fresh_environment:
         raise ValueError("`python` and `fresh_environment` contradict each other: give one of them.")
     card_file = folder / CARD_NAME if card is None else Path(card)
+    read_first = [*_JSON_NAMES, *(path.name for path in folder.glob("*.py"))]
+    texts = {name: folder / name for name in read_first if not is_left_out(name, leave_out)} | {CARD_NAME: card_file}
+    too_large = find_too_large(texts)
+    if too_large:
+        return FolderReport(folder, problems=too_large)
     settings, unread = _read_settings(folder)
     code, wrong = find_code(folder, settings)
+    wrong += check_syntax(folder, code)
     if unread or wrong:
         # which code is needed isn't known then, and none should pass for superfluous
         code = sorted({*code, *(path.name for path in folder.glob("*_s2d.py"))})
@@ -140,9 +147,16 @@ def check_folder(
     if card is not None:
         files[CARD_NAME] = card_file
     report = FolderReport(folder, dict(sorted(files.items())), sorted_files.left_out, sorted_files.problems)
+    too_large = find_too_large(files)
+    if too_large:
+        report.problems += too_large
+        return report
+    refused = {problem.where.rstrip("/") for problem in report.problems}
     # what is checked is what goes up, not what happens to lie beside it
     with _staged(folder, files) as staged:
-        report.problems += _check_staged(report, staged, repo_id, max_shard_size)
+        found = _check_staged(report, staged, repo_id, max_shard_size)
+        # what must not go up isn't missed as well
+        report.problems += [problem for problem in found if problem.where not in refused]
         is_loadable = report.config is not None and not any(p.where.endswith((".json", ".py")) for p in report.errors)
         if is_loadable:
             labels = list(report.config.id2label.values())
@@ -159,7 +173,8 @@ def check_folder(
             report.problems += find_tokens(name, path)
             report.warnings += find_home_folders(name, path)
         # a reader knows the folder, not its copy
-        report.problems = [replace(p, text=p.text.replace(str(staged), str(folder))) for p in report.problems]
+        named = [replace(p, text=p.text.replace(str(staged), str(folder))) for p in report.problems]
+        report.problems = list(dict.fromkeys(named))
     return report
 
 

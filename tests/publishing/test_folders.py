@@ -16,13 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from s2d_hf import S2DForVideoClassification
-from s2d_hf.publishing import check_folder
+from s2d_hf.publishing import check_card, check_folder
 from s2d_hf.publishing.code_files import imported_packages
 from s2d_hf.publishing.files import find_pickle
 
 from .made_folders import REPO_ID, edit_json, make_card, make_folder, replace_text
 
 WEIGHTS = "model.safetensors"
+ENCODER = "landmark_encoder.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
@@ -99,6 +100,18 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def link_out(path: Path) -> None:
+    outside = path.parent.parent / f"outside {path.name}"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+def lengthen(path: Path, megabytes: int) -> None:
+    """To one byte more than some megabytes."""
+    with open(path, "ab") as file:
+        file.write(b" " * (megabytes * 10**6 + 1 - file.tell()))
+
+
 FAULTS = {
     "a stray file": (
         lambda f: (f / "notes.txt").write_text("x"), r"notes\.txt: It is no part of the model: remove it"
@@ -126,6 +139,38 @@ FAULTS = {
     "code that is none": (
         lambda f: replace_text(f / "modeling_s2d.py", "class S2DModel(", "class S2DModel(("), "is no Python code"
     ),
+    "code of another encoding": (
+        lambda f: (f / "modeling_s2d.py").write_bytes(b"# \xe9\n" + (f / "modeling_s2d.py").read_bytes()),
+        r"modeling_s2d\.py: It is no Python code \('utf-8'",
+    ),
+    "a pickle for code": (
+        lambda f: (f / "modeling_s2d.py").write_bytes(pickle.dumps(1)), r"modeling_s2d\.py: It is a pickle"
+    ),
+    "a pickle for a card": (lambda f: (f / "README.md").write_bytes(pickle.dumps(1)), r"README\.md: It is a pickle"),
+    "a link for weights": (lambda f: link_out(f / WEIGHTS), r"model\.safetensors: It is a symbolic link"),
+    "a link for settings": (lambda f: link_out(f / "config.json"), r"config\.json: It is a symbolic link"),
+    "a folder for an encoder": (
+        lambda f: [(f / ENCODER).unlink(), (f / ENCODER).mkdir()], r"landmark_encoder\.safetensors/: It is a folder"
+    ),
+    "a licence to be written": (
+        lambda f: replace_text(f / "README.md", "license: cc-by-nc-4.0", "license: to be written"), "Line 2 is not wr"
+    ),
+    "a result to be written": (
+        lambda f: replace_text(f / "README.md", "value: 0.5", "value: to be written"), "Line 21 is not written"
+    ),
+    "two marks in a line": (
+        lambda f: replace_text(f / "README.md", "Tests.", "{{ to be written }}, to be written"), "Line 51 is not wr"
+    ),
+    "a long card": (lambda f: lengthen(f / "README.md", 1), r"^README\.md: It has 1,000,001 bytes, and 1,000,000 are"),
+    **{
+        f"a long {name}": (
+            lambda f, name=name: lengthen(f / name, 5), rf"^{name}: It has 5,000,001 bytes, and 5,000,000 are allowed"
+        )
+        for name in (
+            "config.json", "preprocessor_config.json", "modeling_s2d.py", "frames_s2d.py", "metrics.json", "LICENSE",
+            ".gitattributes",
+        )
+    },
     "code from elsewhere": (
         lambda f: replace_text(f / "config.json", '"configuration_s2d.S', '"who/ever--configuration_s2d.S'),
         r"config\.json: `auto_map` takes AutoConfig from another repository",
@@ -198,6 +243,25 @@ def test_each_fault_is_found_alone(fault, folder):
     make(folder)
     (problem,) = problems_of(folder)
     assert re.search(expected, problem), problem
+
+
+def test_long_texts_are_not_read(folder):
+    """A terabyte would fill the memory; these files take no room on the disk."""
+    for name in ("README.md", "config.json", "modeling_s2d.py", "stray.py"):
+        with open(folder / name, "ab") as file:
+            file.truncate(1 << 40)
+    problems = problems_of(folder)
+    assert {problem.split(":")[0] for problem in problems} == {
+        "README.md",
+        "config.json",
+        "modeling_s2d.py",
+        "stray.py",
+    }
+    assert len(problems) == 4 and all("It has 1,099,511,627,776 bytes" in problem for problem in problems)
+    assert len(problems_of(folder, leave_out=["stray.py"])) == 3
+    assert len(problems_of(folder, card=folder / "README.md")) == 4
+    (problem,) = check_card(folder / "README.md")
+    assert "1,000,000 are allowed" in problem
 
 
 def test_all_faults_are_reported_at_once(folder):
