@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -24,6 +25,9 @@ from .model_loading import load_whole_model
 from .model_sources import find_model
 from .modeling_s2d import CLASSIFIERS, S2DForImageClassification, S2DForVideoClassification
 from .output_folder import check_output_folder
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 # The names that optimum and the Hub know.
 MODEL_FILE = "model.onnx"
@@ -225,7 +229,8 @@ def random_inputs(
 def _write_config(model: nn.Module, file: Path) -> None:
     """Without the model's code, which `save_pretrained` would put beside it."""
     fields = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    fields.pop("auto_map", None)
+    for name in ("auto_map", "_name_or_path"):  # the latter may be a folder of this machine
+        fields.pop(name, None)
     file.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
@@ -265,6 +270,27 @@ def _write(model: nn.Module, file: Path, opset: int) -> None:
             verbose=False,
         )
         program.save(file)
+    _strip_traces(file)
+
+
+def _strip_traces(file: Path) -> None:
+    """Takes out what the exporter notes of the code that it traced: stack traces with the paths of this machine."""
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    _clear_notes(model)
+    onnx.save(model, file)
+
+
+def _clear_notes(message: "Message") -> None:
+    """Of the model, its graphs, nodes, functions, values and tensors, also of those within nodes."""
+    for field in ("doc_string", "metadata_props"):
+        if field in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(field)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _clear_notes(part)
 
 
 def _quantize(source: Path, target: Path) -> None:

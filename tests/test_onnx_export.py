@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -54,6 +55,62 @@ def test_command_writes_files_with_the_models_logits(video_model, exported):
     check_parity(video_model, folder)
     config = AutoConfig.from_pretrained(folder)
     assert config.id2label == LABELS and config.architectures == ["S2DForVideoClassification"]
+
+
+def check_for_traces(file: Path) -> None:
+    """In all that is readable in a file, as `strings` of Unix finds it."""
+    texts = b"\n".join(re.findall(rb"[\x20-\x7e]{5,}", file.read_bytes())).decode()
+    assert file.suffix == ".data" or "pixel_values" in texts
+    traces = [str(Path(__file__).resolve().parents[1]), str(Path.home()), sys.prefix, "site-packages", ".py", "stack"]
+    assert [trace for trace in traces if trace in texts] == []
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model_quantized.onnx"])
+def test_files_tell_nothing_of_the_exporter(name, exported):
+    check_for_traces(exported[0] / name)
+
+
+def test_a_stripped_file_gives_the_same_scores(video_model, exported, tmp_path, monkeypatch):
+    """To the bit; and so does one whose weights lie beside it, as those of 2 GB and more do."""
+    folder, _ = exported
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_export, "_strip_traces", lambda file: None)
+        export_onnx(video_model, tmp_path / "as it was")
+    with pytest.raises(AssertionError, match="stack"):
+        check_for_traces(tmp_path / "as it was" / "model.onnx")
+    save = torch.onnx.ONNXProgram.save
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", lambda self, file: save(self, file, external_data=True))
+    export_onnx(video_model, tmp_path / "beside")
+    assert (tmp_path / "beside" / "model.onnx.data").stat().st_size > 50_000
+    for file in (tmp_path / "beside").glob("model.onnx*"):
+        check_for_traces(file)
+    inputs = random_inputs(video_model.config, 5)
+    expected = load_onnx(folder)(**inputs)
+    assert torch.equal(load_onnx(tmp_path / "as it was")(**inputs), expected)
+    assert torch.equal(load_onnx(tmp_path / "beside")(**inputs), expected)
+
+
+def test_notes_are_cleared_at_any_depth():
+    """A node within an `If`, in a function: models of other exporters have these."""
+    noted = {"doc_string": "a.py"}
+    value = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1], doc_string="a.py")
+    node = onnx.helper.make_node("Identity", ["x"], ["y"], **noted)
+    onnx.helper.set_metadata_props(node, {"pkg.torch.onnx.stack_trace": "a.py"})
+    branch = onnx.helper.make_graph([node], "branch", [], [value], **noted)
+    choice = onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    function = onnx.helper.make_function("own", "f", ["c"], ["y"], [choice], [onnx.helper.make_opsetid("", 20)])
+    function.doc_string = "a.py"
+    graph = onnx.helper.make_graph([choice], "graph", [], [value], **noted)
+    model = onnx.helper.make_model(graph, functions=[function], **noted)
+    before = model.SerializeToString().count(b"a.py")
+    onnx_export._clear_notes(model)
+    assert before == 20 and b"a.py" not in model.SerializeToString()
+    assert len(model.functions[0].node[0].attribute) == 2 and model.graph.output[0].name == "y"
+
+
+def test_configuration_names_no_folder(exported):
+    text = (exported[0] / "config.json").read_text()
+    assert str(exported[0].parent) not in text and "_name_or_path" not in text
 
 
 def test_int8_weights(video_model, exported):
