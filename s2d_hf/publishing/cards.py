@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_s2d import S2DConfig
+from ..markdown import unescape_cell
 from .licenses import LICENSES
 from .problems import Problem
 
@@ -43,9 +44,9 @@ _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 # BibTeX has doubled braces of its own
 _SPACED_PLACEHOLDER = re.compile(r"\{\{\s.*?\s\}\}")
 _LINK = re.compile(
-    r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)[^)]*\)|<(?:img|source|a|video)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)"
+    r"(?<!\\)!?\[[^\]]*\]\(\s*<?([^)\s>]+)[^)]*\)|(?<!\\)<(?:img|source|a|video)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)"
 )
-_LABEL_ROW = re.compile(r"\s*\|\s*`?(\d+)`?\s*\|([^|]*)\|.*")
+_LABEL_ROW = re.compile(r"\s*\|\s*`?(\d+)`?\s*\|((?:\\.|[^|\\])*)\|.*")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?\s*(±\s*\d+(\.\d+)?)?")
 _REVISION = re.compile(r"""\brevision["']?\s*[=:]\s*["']([^"']+)["']""")
 _METADATA = re.compile(r"\s*---[ \t]*\r?\n.*?\r?\n---[ \t]*(\r?\n|$)", re.DOTALL)
@@ -358,7 +359,7 @@ def _check_labels(sections: list[_Section], config: S2DConfig | None) -> Iterato
         )
     elif config is not None:
         expected = [config.id2label[i] for i in range(len(config.id2label))]
-        if labels != expected:
+        if labels != [_without_marks(label) for label in expected]:
             yield _wrong(f"`## Labels` lists {', '.join(labels)}, and the model has {', '.join(expected)}.")
 
 
@@ -377,7 +378,11 @@ def _read_labels(lines: list[str]) -> list[str] | None:
 
 
 def _plain(text: str) -> str:
-    return text.strip().strip("`*_\"'").strip()
+    return _without_marks(unescape_cell(text))
+
+
+def _without_marks(text: str) -> str:
+    return " ".join(text.split()).strip("`*_\"'").strip()
 
 
 def _links(sections: list[_Section]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from ..markdown import escape_cell
 from .building import label_names
 from .recipes import StageArguments
 
@@ -53,7 +54,7 @@ def write_model_card(
         model_name=name,
         repository=stage.training.hub_model_id,
         num_frames=model.config.num_frames,
-        labels=labels,
+        labels=[escape_cell(label) for label in labels],
         summary=f"Recognises {len(labels)} facial expressions in a {kind} of one face: an S2D model "
         "([arXiv 2312.05447](https://arxiv.org/abs/2312.05447)), trained with s2d_hf.",
         training_data=f"{metrics['samples']['train']:,} {kind}s of {metrics['data']}. Where they come from, who "

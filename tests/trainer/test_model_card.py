@@ -1,6 +1,7 @@
 """The card that a training writes: the template's sections, what was measured, and marks where people must write."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,49 @@ def stage_of(folder: Path, name: str, *more: str) -> StageArguments:
     return recipe.stages[-1]
 
 
-def write_card(folder: Path, name: str, metrics: dict, *more: str) -> tuple[str, S2DConfig]:
+def write_card(
+    folder: Path, name: str, metrics: dict, *more: str, labels: tuple[str, ...] = LABELS
+) -> tuple[str, S2DConfig]:
     model_class = S2DForVideoClassification if name == "dynamic" else S2DForImageClassification
-    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     config = TINY | names | {"temporal_adapters": name == "dynamic"}
     config.pop("num_labels")
     model = model_class(S2DConfig(**config))
     model.config.architectures = [model_class.__name__]
     write_model_card(folder, stage_of(folder, name, *more), model, metrics)
     return (folder / "README.md").read_text(), model.config
+
+
+def test_labels_of_any_characters_stand_in_the_tables(tmp_path):
+    """As a parser of Markdown reads them, and the check of the card."""
+    markdown_it = pytest.importorskip("markdown_it")
+    labels = (
+        "a|b", "`code`", "two\nlines", "<b>bold</b>", "[x](y)", "back\\slash\\", "\\|", "*star*", "_under_", "a_b_c",
+        "~~gone~~", "&amp;", "$x$", "{{ name }}", "![p](q)", "|", "don't", '"quoted"', "# head", "\\*", "快乐", "``",
+        "||`|`", "<img src='x.png'>",
+    )  # fmt: skip
+    recall = {label: i / 100 for i, label in enumerate(labels)}
+    metrics = METRICS | {"test": METRICS["test"] | {"recall": recall}}
+    text, config = write_card(tmp_path, "static", metrics, labels=labels)
+    body = text.split("---\n", 2)[2]
+    tokens = markdown_it.MarkdownIt("gfm-like", {"linkify": False}).parse(body)
+    rows, row = [], []
+    for before, token in pairwise(tokens):
+        if before.type == "td_open":
+            # nothing but text: no code, link, picture, tag or emphasis
+            assert all(part.type in ("text", "text_special") for part in token.children) or "`" in token.content
+            row.append("".join(part.content for part in token.children))
+        if token.type == "tr_close":
+            rows.append(row)
+            row = []
+    names = [" ".join(label.split()) for label in labels]
+    assert [[str(i), name] for i, name in enumerate(names)] == [row for row in rows if row and row[0].isdigit()]
+    assert [[name, f"{i:.2f}"] for i, name in enumerate(names)] == rows[-len(labels) :]
+    (tmp_path / "confusion_matrix.png").touch()
+    problems = find_card_problems(text, config, folder=tmp_path)
+    assert not [problem for problem in problems if "Labels" in problem.text or not problem.is_missing], problems
+    wrong = text.replace("a\\|b", "a\\|c")
+    assert any("lists a|c, " in problem.text for problem in find_card_problems(wrong, config, folder=tmp_path))
 
 
 def test_max_steps_stand_for_the_epochs_that_they_overrule(tmp_path):
