@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..colors import label_colours, text_colour, to_rgb
 from ..file_names_s2d import is_url
 from ..video_files_s2d import SoundPacket, VideoFile, VideoSource, open_video
+from .fonts import characters_of, escape_missing, find_font, warn_of_escapes
 from .results import FaceTimeline, VideoTimeline
 
 # decoders of the sound that players expect in an MP4; other sound is encoded anew
@@ -312,10 +313,12 @@ class FramePainter:
         self.timeline = timeline
         self.colours = label_colours(timeline.labels)
         side = min(timeline.width, timeline.height)
-        self.font = _load_font(max(11, round(0.021 * side)), "".join(timeline.labels))
+        size = max(11, round(0.021 * side))
+        self.names, self.fonts = _load_fonts(size, timeline.labels)
+        self.font = next(iter(self.fonts.values()), ImageFont.load_default(size))
         self.line = max(2, round(side / 360))
         # widest text of a line, so that panels and tags keep their sizes while numbers change
-        self.name_width = max((self.font.getlength(label) for label in timeline.labels), default=0)
+        self.name_width = max((self.fonts[label].getlength(name) for label, name in self.names.items()), default=0)
         self.number_width = self.font.getlength("100%")
         self.em = self.font.size
         self.row = round(1.32 * self.em)
@@ -371,9 +374,9 @@ class FramePainter:
         self, frame: np.ndarray, track: int, label: str, score: float, box: _Rectangle, obstacles: _Obstacles
     ) -> None:
         percent = f"{score:.0%}"
-        text = f"#{track} {label} {percent}"
-        number = self.font.getlength("0" * len(percent[:-1]) + "%")
-        width = round(self.font.getlength(text.removesuffix(percent)) + number + 2 * self.pad)
+        text, font = f"#{track} {self.names[label]} {percent}", self.fonts[label]
+        number = font.getlength("0" * len(percent[:-1]) + "%")
+        width = round(font.getlength(text.removesuffix(percent)) + number + 2 * self.pad)
         height = round(1.5 * self.em)
         left = box.left - self.line
         tops = (box.top - height - self.line, box.bottom + self.line, box.top + self.line)
@@ -386,7 +389,9 @@ class FramePainter:
         colour = self.colours[label]
         picture = _rounded((width, height), (*to_rgb(colour), 240), self.em // 4).copy()
         middle = (self.pad, height / 2)
-        ImageDraw.Draw(picture).text(middle, text, fill=text_colour(colour), font=self.font, anchor="lm")
+        # else a name in Hebrew would turn the whole line around
+        options = {"direction": "ltr"} if font.layout_engine == ImageFont.Layout.RAQM else {}
+        ImageDraw.Draw(picture).text(middle, text, fill=text_colour(colour), font=font, anchor="lm", **options)
         _blend(frame, picture, places[best])
         obstacles.add(places[best])
 
@@ -412,7 +417,7 @@ class FramePainter:
             middle = self.pad + (row + 0.5) * self.row
             half = 0.3 * self.em
             bar = (middle - half, middle + half)
-            draw.text((self.pad, middle), label, fill="white", font=self.font, anchor="lm")
+            draw.text((self.pad, middle), self.names[label], fill="white", font=self.fonts[label], anchor="lm")
             draw.rectangle((left, bar[0], left + full - 1, bar[1]), fill=(64, 64, 64, 220))
             end = round(full * min(1.0, max(0.0, score)))
             if end:
@@ -506,10 +511,18 @@ def _rounded(size: tuple[int, int], colour: tuple[int, int, int, int], radius: i
     return picture
 
 
-def _load_font(size: int, text: str) -> ImageFont.FreeTypeFont:
-    if any(ord(character) > 0x24F for character in text):
+def _load_fonts(size: int, labels: Sequence[str]) -> tuple[dict[str, str], dict[str, ImageFont.FreeTypeFont]]:
+    """What is drawn for each label, and the font that has it. Pillow takes one font for a text."""
+    text = "".join(labels)
+    if all(ord(character) <= 0x24F for character in text):
         # Pillow's own font has Latin letters only
-        from matplotlib import get_data_path
-
-        return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-    return ImageFont.load_default(size)
+        names = {label: " ".join(label.split()) for label in labels}
+        return names, dict.fromkeys(labels, ImageFont.load_default(size))
+    whole, plain = find_font(text), find_font("")
+    names, fonts = {}, {}
+    for label in labels:
+        file = whole or find_font(label) or plain
+        names[label] = escape_missing(label, characters_of(file))
+        fonts[label] = ImageFont.truetype(file, size)
+    warn_of_escapes(names)
+    return names, fonts

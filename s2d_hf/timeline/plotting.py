@@ -1,6 +1,7 @@
 """The picture of a timeline: each face's scores over time, with thumbnails and smoothed segments."""
 
 import os
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..colors import fade, label_colours, text_colour
+from .fonts import characters_of, escape_missing, find_fonts, warn_of_escapes
 from .results import FaceTimeline, VideoTimeline
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ def plot_timeline(timeline: VideoTimeline, path: str | os.PathLike | None = None
     there is room. Segments are the paler, the lower their mean scores. Vertical lines are cuts. Of more than 12
     tracks, the longest are shown, and the title says how many are not. It leaves pyplot's state alone.
 
-    Characters of names that the font lacks are drawn as boxes; a font that has them can be appended to matplotlib's
-    `rcParams["font.family"]`.
+    Names are drawn with the fonts that matplotlib is set to, and where these lack a character with any installed one
+    that has it. Where none has, a label shows `U+5FEB` or the like, which a warning tells, and the title a box.
 
     Args:
         timeline ([`VideoTimeline`]): What to draw.
@@ -79,6 +81,7 @@ class _TimelineFigure:
     def __init__(self, timeline: VideoTimeline):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.font_manager import FontProperties
 
         self.timeline = timeline
         self.tracks = _choose_tracks(timeline.tracks)
@@ -87,8 +90,13 @@ class _TimelineFigure:
         self.scores_height = {0: 0.6, 1: 1.9, 2: 1.5, 3: 1.2}.get(len(self.tracks), 0.85)
         self.figure = Figure(figsize=(_WIDTH, 1), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
-        known = _characters_of_font("normal")
-        self.names = {label: _drawable(label, known) for label in timeline.labels}
+        self.source = _shorten(Path(timeline.source).name or timeline.source, 44)
+        fonts = find_fonts("".join([*timeline.labels, self.source]))
+        self.family = list(dict.fromkeys([*FontProperties().get_family(), *(family for family, _ in fonts)]))
+        known = frozenset().union(*(characters_of(file) for _, file in fonts))
+        self.names = {label: escape_missing(label, known) for label in timeline.labels}
+        self.source = _drawable(self.source, known)
+        warn_of_escapes(self.names)
         self.widths: dict[str, float] = {}
         widest = max((self._text_width(name) for name in self.names.values()), default=0)
         columns = max(1, int(_PLOT_WIDTH / (widest + 0.5)))
@@ -130,7 +138,7 @@ class _TimelineFigure:
     def _text_width(self, text: str) -> float:
         """Of a text in a band or the legend, in inches."""
         if text not in self.widths:
-            drawn = self.figure.text(0, 0, text, fontsize=9, parse_math=False)
+            drawn = self.figure.text(0, 0, text, fontsize=9, parse_math=False, family=self.family)
             self.widths[text] = drawn.get_window_extent(self.figure.canvas.get_renderer()).width / _DPI
             drawn.remove()
         return self.widths[text]
@@ -141,12 +149,12 @@ class _TimelineFigure:
         from matplotlib.patches import Patch
 
         inch = 1 / self.height
-        name = _shorten(Path(self.timeline.source).name or self.timeline.source, 44)
-        name = _drawable(name, _characters_of_font("bold"))
         left = _LEFT / _WIDTH
-        self.figure.text(
-            left, 1 - 0.2 * inch, name, fontsize=14, weight="bold", va="top", color=_INK, parse_math=False
-        )
+        style = {"fontsize": 14, "va": "top", "color": _INK, "parse_math": False}
+        # other fonts may have no bold face
+        is_bold = {ord(character) for character in self.source} <= _characters_of_bold_fonts()
+        style |= {"weight": "bold"} if is_bold else {"family": self.family}
+        self.figure.text(left, 1 - 0.2 * inch, self.source, **style)
         self.figure.text(1 - _RIGHT / _WIDTH, 1 - 0.24 * inch, self._summary(), fontsize=10, va="top", ha="right")
         handles = [Patch(facecolor=self.colours[label]) for label in self.timeline.labels]
         if self.timeline.cuts:
@@ -169,6 +177,7 @@ class _TimelineFigure:
         # afterwards: names are not formulas, and a leading "_" would hide an entry
         for entry, i in zip(legend.get_texts(), places, strict=True):
             entry.set_parse_math(False)
+            entry.set_fontfamily(self.family)
             entry.set_text(names[i])
         if self.tracks:
             self.figure.legend(
@@ -230,6 +239,7 @@ class _TimelineFigure:
         style = {"transform": axes.transAxes, "va": "top", "parse_math": False}
         axes.text(left, 1, f"#{face.track}", fontsize=13, weight="bold", color=_INK, **style)
         below = 1 - 0.24 / self.scores_height
+        style["family"] = self.family
         axes.text(left, below, "\n".join(lines), fontsize=8.5, color="#444444", linespacing=1.35, **style)
 
     def _draw_thumbnails(self, face: FaceTimeline, axes: "Axes") -> None:
@@ -303,6 +313,7 @@ class _TimelineFigure:
                 text = scored if self._text_width(scored) < room else name
                 middle = (segment.start + segment.end) / 2
                 style = {"ha": "center", "va": "center_baseline", "fontsize": 9, "parse_math": False}
+                style["family"] = self.family
                 axes.text(middle, 0.5, text, color=text_colour(colour), **style)
         # in full colours, so that the palest ones are still seen
         axes.hlines(
@@ -363,20 +374,20 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: half - 1]}…{text[len(text) - half :]}"
 
 
-def _characters_of_font(weight: str) -> set[int]:
-    """Code points that matplotlib's fonts of a weight ("normal", "bold") have; it looks through all that are set."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+def _characters_of_bold_fonts() -> set[int]:
+    """Code points that matplotlib's bold fonts have; it looks through all that are set."""
+    from matplotlib.font_manager import FontProperties, findfont
 
-    files = [findfont(FontProperties(weight=weight))]
+    files = [findfont(FontProperties(weight="bold"))]
     for family in FontProperties().get_family():
         try:
-            files.append(findfont(FontProperties(family=[family], weight=weight), fallback_to_default=False))
+            files.append(findfont(FontProperties(family=[family], weight="bold"), fallback_to_default=False))
         except ValueError:  # not installed
             continue
-    return {character for file in files for character in get_font(file).get_charmap()}
+    return {character for file in files for character in characters_of(Path(file))}
 
 
-def _drawable(text: str, known: set[int]) -> str:
+def _drawable(text: str, known: Collection[int]) -> str:
     """
     With boxes for characters that are not among the `known` ones, which matplotlib warns of, and for bytes that are
     no text (Python's lone surrogates), on which it fails; white space becomes spaces.

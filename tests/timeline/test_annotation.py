@@ -645,6 +645,29 @@ def test_sizes_follow_the_frame():
     assert FramePainter(sure_timeline((60, 60, 120, 120), size=(320, 180))).font.size >= 11
 
 
+@pytest.mark.parametrize("name", ["سعيد", "שמח", "радость", "⌢", "two\nlines"])
+def test_labels_of_other_scripts_are_drawn_with_a_font_that_has_them(name, caplog):
+    """None of them has the ink of a box."""
+    labels = (name, "sad", "calm")
+    painter = FramePainter(made_timeline(made_face(1, labels=labels), labels=labels))
+    font = painter.fonts[name]
+    if name != "two\nlines":
+        box = bytes(font.getmask("\U0010fff0"))
+        assert all(bytes(font.getmask(letter)) != box for letter in name)
+    assert painter.names[name] == name.replace("\n", " ") and caplog.messages == []
+
+
+def test_labels_that_no_font_has_are_escaped_and_told_of(caplog):
+    name = "\U0010fff2x"
+    labels = (name, "sad")
+    painter = FramePainter(made_timeline(made_face(1, labels=labels), labels=labels))
+    assert painter.names == {name: "U+10FFF2 x", "sad": "sad"}
+    painter.draw(np.full((512, 512, 3), 128, np.uint8), 1.0)
+    FramePainter(painter.timeline)
+    (message,) = caplog.messages
+    assert r"'\U0010fff2x' as U+10FFF2 x. Install a font" in message
+
+
 def test_panel_stays_at_its_side_while_another_face_passes():
     """A face walks past a panel: the panel may step aside, but it doesn't jump to and fro."""
     still, passing = (800, 400, 1000, 600), (1900, 420, 2000, 520)

@@ -5,7 +5,6 @@ import warnings
 import xml.etree.ElementTree
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -384,23 +383,35 @@ def test_any_name_of_a_file_is_drawn_without_warnings(name, title, tmp_path):
     assert ink.any(axis=0).sum() > 50 and ink.any(axis=1).sum() > 15
 
 
-def test_labels_that_the_font_lacks_warn_of_nothing():
-    labels = ("喜び", "sad\udcff")
+def test_labels_that_no_font_has_are_escaped_and_told_of(caplog):
+    labels = (
+        "\U0010fff0\U0010fff1",
+        "sad\udcff",
+        "two\nlines",
+        "a \u200dzwj\ufe0f",
+    )  # private ones, which no script has
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = plot_timeline(made_timeline(made_face(1, labels=labels), labels=labels))
         figure.canvas.draw()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["□□", "sad□"]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown[:3] == ["U+10FFF0 U+10FFF1", "sad U+DCFF", "two lines"] and "zwj" in shown[3]
+    (message,) = [message for message in caplog.messages if "U+10FFF0" in message]
+    assert (
+        r"'\U0010fff0\U0010fff1' as U+10FFF0 U+10FFF1, 'sad\udcff' as sad U+DCFF. Install" in message
+        and "zwj" not in message
+    )
 
 
-def test_characters_of_a_second_font_are_drawn():
-    timeline = made_timeline(source="⌢.mp4")  # which comes with matplotlib in STIX only
-    assert plot_timeline(timeline).texts[0].get_text() == "□.mp4"
-    with matplotlib.rc_context({"font.family": ["DejaVu Sans", "STIXGeneral"]}), warnings.catch_warnings():
+def test_characters_of_another_font_are_drawn(caplog):
+    name = "⌢"  # which the font that is set lacks
+    timeline = made_timeline(made_face(1, labels=(name, "sad")), labels=(name, "sad"), source=f"{name}.mp4")
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = plot_timeline(timeline)
         figure.canvas.draw()
-    assert figure.texts[0].get_text() == "⌢.mp4"
+    assert figure.texts[0].get_text() == "⌢.mp4" and figure.legends[0].get_texts()[0].get_text() == name
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("name", ["plot.jpg", "plot", "plot.mp4"])
