@@ -12,6 +12,7 @@ from transformers import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import cached_file
 
+from .access_tokens_s2d import refuse_access_tokens
 from .landmark_encoders_s2d import (
     LANDMARK_ENCODERS,
     LANDMARK_WEIGHTS_NAME,
@@ -69,6 +70,7 @@ class LandmarkProcessorMixin:
         """Saves settings, code and landmark encoder. See [`~transformers.BaseImageProcessor.save_pretrained`]."""
         if self.landmark_encoder is None and self._landmark_config is not None:
             raise ValueError("This processor's landmark encoder has no weights: it can't be saved.")
+        refuse_access_tokens(self.to_json_string(), f"Nothing is saved to {save_directory}")
         files = super().save_pretrained(save_directory)
         if self.landmark_encoder is not None:
             files.append(str(save_landmark_encoder(self.landmark_encoder, save_directory)))

@@ -40,6 +40,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import can_return_tuple, logging
 
+from .access_tokens_s2d import refuse_access_tokens
 from .classification_loss_s2d import classification_loss
 from .configuration_s2d import S2DConfig
 from .finite_weights_s2d import refuse_broken_weights
@@ -409,9 +410,12 @@ class S2DPreTrainedModel(PreTrainedModel):
         installed. See [`~transformers.PreTrainedModel.save_pretrained`].
 
         Raises:
-            ValueError: if weights are NaN or infinite, before anything is written; the message names them.
+            ValueError: if weights are NaN or infinite, or an access token stands in the configuration, before anything
+                is written.
         """
-        refuse_broken_weights(kwargs.get("state_dict") or self.state_dict(), f"Nothing is saved to {save_directory}")
+        refusal = f"Nothing is saved to {save_directory}"
+        refuse_broken_weights(kwargs.get("state_dict") or self.state_dict(), refusal)
+        refuse_access_tokens(self.config.to_json_string(), refusal)
         self.config.auto_map = dict(AUTO_MAP)
         return super().save_pretrained(save_directory, *args, **kwargs)
 

@@ -10,9 +10,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
+from s2d_hf import S2DConfig, S2DForVideoClassification, S2DVideoProcessor
 from s2d_hf.publishing import check_folder
 from s2d_hf.publishing.traces import find_home_folders, find_tokens
 
+from ..small_models import TINY
 from .made_folders import edit_json, make_folder, replace_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,3 +170,18 @@ def test_home_folders_are_warned_of_and_keep_from_nothing(folder):
         "A home folder is named, /home/jane, /home/joe, in line 1, 3, 4, 5, 6 and 4 m"
     )
     assert all(f"warning: {warning}" in str(report) for warning in report.warnings)
+
+
+@pytest.mark.parametrize("token", [HUB, made("api_org_", 34)])
+def test_settings_with_a_token_are_not_saved(tmp_path, token):
+    """And so not pushed: `push_to_hub` saves first."""
+    model = S2DForVideoClassification(S2DConfig(**TINY))
+    model.config.note = f"fetched with {token}"
+    processor = S2DVideoProcessor(note=token, do_landmarks=False)
+    for saved in (model, processor):
+        with pytest.raises(ValueError, match=rf"settings hold an access token \({token[:7]}\.\.\.\)") as error:
+            saved.save_pretrained(tmp_path)
+        assert token not in str(error.value) and not list(tmp_path.iterdir())
+    model.config.note = "hf_" + "x" * 34  # an example, and names of functions
+    model.config.id2label[0] = "hf_hub_download"
+    model.save_pretrained(tmp_path)

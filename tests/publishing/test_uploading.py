@@ -271,30 +271,40 @@ def test_the_script_says_what_is_wrong(folder, repo_id, capsys, monkeypatch, tmp
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    assert script.main([str(tmp_path / "nowhere"), repo_id]) == 1
+
+    def run(*arguments: str) -> int:
+        """As the interpreter ends."""
+        try:
+            script.main(arguments)
+        except SystemExit as stopped:
+            print(stopped.code, file=sys.stderr)
+            return 1
+        return 0
+
+    assert run(str(tmp_path / "nowhere"), repo_id) == 1
     assert "publish.py: error: There is no folder" in capsys.readouterr().err
     monkeypatch.setattr(script, "publish_folder", functools.partial(publish_folder, probe=lambda *_: []))
-    assert script.main([str(folder), repo_id, "--dry-run", "--version", "2.0.0"]) == 0
+    assert run(str(folder), repo_id, "--dry-run", "--version", "2.0.0") == 0
     shown = capsys.readouterr().out
     assert "not compared: the client is offline" in shown and "Tag: v2.0.0" in shown and "LFS" in shown
     assert "left out" not in shown and "warning" not in shown
     (folder / "metrics.json").write_text('{"data": "/home/jane/faces"}')
-    assert script.main([str(folder), repo_id, "--dry-run"]) == 0
+    assert run(str(folder), repo_id, "--dry-run") == 0
     assert "warning: metrics.json: A home folder is named, /home/jane, in line 1" in capsys.readouterr().out
     (folder / "training_args.bin").write_bytes(b"x")  # what every training leaves
-    assert script.main([str(folder), repo_id, "--dry-run"]) == 0
+    assert run(str(folder), repo_id, "--dry-run") == 0
     assert "left out: training_args.bin" in capsys.readouterr().out
     (folder / "train.log").write_text("x")
     card = tmp_path / "card.md"
     shutil.move(folder / "README.md", card)
-    assert script.main([str(folder), repo_id, "--dry-run", "--leave-out", "*.log"]) == 1
-    assert script.main([str(folder), repo_id, "--dry-run", "--card", str(card)]) == 1
+    assert run(str(folder), repo_id, "--dry-run", "--leave-out", "*.log") == 1
+    assert run(str(folder), repo_id, "--dry-run", "--card", str(card)) == 1
     assert "train.log: It is no part of the model" in capsys.readouterr().err
-    assert script.main([str(folder), repo_id, "--dry-run", "--card", str(card), "--leave-out", "*.log"]) == 0
+    assert run(str(folder), repo_id, "--dry-run", "--card", str(card), "--leave-out", "*.log") == 0
     monkeypatch.setattr("s2d_hf.publishing.uploading.get_token", lambda: None)
-    assert script.main([str(folder), repo_id, "--card", str(card), "--leave-out", "*.log"]) == 1
+    assert run(str(folder), repo_id, "--card", str(card), "--leave-out", "*.log") == 1
     assert "no token to write with: run `hf auth login`" in capsys.readouterr().err
-    assert script.main([str(folder), "name"]) == 1
+    assert run(str(folder), "name") == 1
     assert "must be namespace/name, got 'name'" in capsys.readouterr().err
 
 
