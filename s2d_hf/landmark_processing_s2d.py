@@ -224,6 +224,8 @@ def _check_settings(processor: LandmarkProcessorMixin) -> None:
         value = getattr(processor, name, None)
         if value is not None and not _is_number(value):
             refuse(name, f"a number, {_MAX_NUMBER} at most")
+    if not getattr(processor, "rescale_factor", None) and processor.do_rescale:
+        refuse("rescale_factor", "a number other than 0")
     if getattr(processor, "resample", None) not in (None, *_RESAMPLING):
         refuse("resample", "one of 0 (nearest), 1 (lanczos), 2 (bilinear) and 3 (bicubic)")
     for name in ("num_frames", "frame_stride", "detect_every"):
@@ -233,7 +235,7 @@ def _check_settings(processor: LandmarkProcessorMixin) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and abs(value) <= _MAX_NUMBER  # which NaN is not
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER  # which NaN is not
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -84,6 +84,7 @@ def test_what_is_whole_is_used(whole):
         (PROCESSOR, {"image_mean": []}, "`image_mean` must be three numbers"),
         (PROCESSOR, {"image_mean": [None, 0, 0]}, "`image_mean` must be three numbers"),
         (PROCESSOR, {"rescale_factor": 1e300}, "`rescale_factor` must be a number, 1000000 at most"),
+        (PROCESSOR, {"rescale_factor": 0}, "`rescale_factor` must be a number other than 0"),
         (PROCESSOR, {"size": {}}, "size must have one of"),
         (PROCESSOR, {"do_normalize": []}, "`do_normalize` must be true or false"),
         (PROCESSOR, {"resample": 4}, "`resample` must be one of"),
