@@ -134,7 +134,10 @@ def _list_table(path: Path, column: str | None) -> list[ArchiveItem]:
     for row, name in enumerate(names, start=1):
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"{path}, row {row}: the column {column!r} must hold a path, got {name!r}.")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    # `a.mp4` and `./a.mp4` are one file
+    keys = [name if is_url(name) else os.path.normpath(name) for name in names]
+    counts = Counter(keys)
+    repeated = list(dict.fromkeys(name for name, key in zip(names, keys, strict=True) if counts[key] > 1))
     if repeated:
         more = f" and {len(repeated) - 10} more" if len(repeated) > 10 else ""
         raise ValueError(f"{path} names videos more than once: {', '.join(repeated[:10])}{more}.")

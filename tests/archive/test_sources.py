@@ -86,6 +86,7 @@ def test_the_column_of_a_table_can_be_named(tmp_path):
     [
         ("t.csv", "clip,label\na.mp4,1\n", "no column path or video in .*t.csv.* one of clip, label"),
         ("t.csv", "path\na.mp4\nb.mp4\na.mp4\n", "more than once: a.mp4"),
+        ("t.csv", "path\nv/a.mp4\nb.mp4\n./v/a.mp4\nv/../v/a.mp4", r"more than once: v/a.mp4, \./v/a.mp4, v/\.\./v"),
         ("t.csv", "person,path\n1,a.mp4\n2,\n", "row 2.*path"),
         ("t.csv", "path\n", "holds no videos"),
         ("t.csv", "", "can't be read"),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from dataclasses import fields
 from pathlib import Path
@@ -204,6 +205,18 @@ def test_benchmark_names_options_as_they_are_typed(argv, message, workplace, mon
     words = last_words("benchmark", argv, workplace, monkeypatch)
     assert re.search(message, words), words
     assert not re.search(r"`\w+`", words)
+
+
+def test_crafted_tables_and_recipes_are_refused(shared, workplace, monkeypatch):
+    hostile = shared / "cases" / "hostile"
+    if not hostile.is_dir():
+        pytest.skip("needs the files in ../shared/cases/hostile")
+    started = time.monotonic()
+    words = last_words("train", [str(hostile / "bomb.yaml")], workplace, monkeypatch)
+    assert re.search(r"bomb\.yaml is no YAML file, line 2: the alias \*a0 is not allowed", words)
+    words = last_words("train", train("--train_data", str(hostile / "dupnorm.csv")), workplace, monkeypatch)
+    assert re.search(r"dupnorm\.csv, line 8: .*c0\.mp4 is labelled sad, and .*happy in line 2", words)
+    assert time.monotonic() - started < 20
 
 
 def test_ablation_says_which_recipes_it_takes(workplace, monkeypatch):
