@@ -235,9 +235,8 @@ def _check_settings(processor: LandmarkProcessorMixin) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER
-    )  # which NaN is not
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) <= _MAX_NUMBER  # which NaN is not
 
 
 def _listed(names: Iterable[str]) -> str:

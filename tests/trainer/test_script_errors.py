@@ -215,7 +215,7 @@ def test_crafted_tables_and_recipes_are_refused(shared, workplace, monkeypatch):
     words = last_words("train", [str(hostile / "bomb.yaml")], workplace, monkeypatch)
     assert re.search(r"bomb\.yaml is no YAML file, line 2: the alias \*a0 is not allowed", words)
     words = last_words("train", train("--train_data", str(hostile / "dupnorm.csv")), workplace, monkeypatch)
-    assert re.search(r"dupnorm\.csv, line 8: .*c0\.mp4 is labelled sad, and .*happy in line 2", words)
+    assert re.search(r"dupnorm\.csv, line 8: .*c0\.mp4 is labelled sad, and .*happy in .*line 2", words)
     assert time.monotonic() - started < 20
 
 
