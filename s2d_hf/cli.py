@@ -165,16 +165,42 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         "--port", type=_number(0, 65535), default=7860, metavar="N", help="the port to listen at (default: 7860)"
     )
     parser.add_argument("--share", action="store_true", help="also at a public address, through Gradio's servers")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        help="another name under which the page is reached, as that of a proxy in front; may be repeated",
+    )
+    parser.add_argument("--max-upload", type=_number(1), metavar="MB", help="the size of a video (default: 200)")
+    parser.add_argument(
+        "--max-duration", type=_number(1), metavar="SECONDS", help="the length of a video (default: 600)"
+    )
+    parser.add_argument(
+        "--max-wait",
+        type=_number(1),
+        metavar="SECONDS",
+        help="how long one analysis may keep other visitors waiting before it is ended (default: 600)",
+    )
     parser.set_defaults(run=_demo)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     settings, model = model_settings(arguments), chosen_model(arguments)
     from .demo import launch_demo
+    from .demo.limits import PageLimits
     from .model_sources import DEFAULT_MODEL
 
     hide_loading_bars()
-    launch_demo(model or DEFAULT_MODEL, arguments.host, arguments.port, arguments.share, **settings)
+    given = {name: getattr(arguments, name) for name in ("max_upload", "max_duration", "max_wait")}
+    launch_demo(
+        model or DEFAULT_MODEL,
+        arguments.host,
+        arguments.port,
+        arguments.share,
+        PageLimits(**{name: value for name, value in given.items() if value is not None}),
+        arguments.allowed_host or (),
+        **settings,
+    )
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:

@@ -1,9 +1,10 @@
 """
-Serves the demo page with a stand-in for the analyser, for tests in a browser: `python -m tests.demo_server PORT LOG`.
+Serves the demo page with a stand-in for the analyser, for tests: `python -m tests.demo_server PORT LOG [LIMITS]`.
 
-LOG gets a line for every host that the process asks for or connects to.
+LOG gets a line for every host that the process asks for or connects to. LIMITS are the page's, as JSON.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from s2d_hf.demo import serve_demo
+from s2d_hf.demo.limits import PageLimits
 from s2d_hf.timeline import FaceTimeline, Segment, VideoTimeline
 
 from .videos import write_video
@@ -32,8 +34,15 @@ class StandInTimeline(VideoTimeline):
     def plot(self, path: Path | None = None) -> None:
         Image.new("RGB", PLOT_SIZE, "lightgrey").save(path)
 
-    def annotate(self, path: Path, source: str | None = None, progress: bool = True) -> Path:
+    def annotate(
+        self,
+        path: Path,
+        source: str | None = None,
+        progress: bool = True,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Path:
         frames, fps = read_frames(source)
+        on_progress(0.0)
         for frame in frames:
             frame[:, :8] = (0, 255, 0)
         return write_video(path, frames, round(fps))
@@ -118,4 +127,5 @@ def log_hosts(path: Path) -> None:
 
 if __name__ == "__main__":
     log_hosts(Path(sys.argv[2]))
-    serve_demo(StandInAnalyser(), port=int(sys.argv[1]), model_name=MODEL_NAME)
+    limits = PageLimits(**json.loads(sys.argv[3])) if len(sys.argv) > 3 else None
+    serve_demo(StandInAnalyser(), port=int(sys.argv[1]), model_name=MODEL_NAME, limits=limits)

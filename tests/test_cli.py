@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, AutoVideoProcessor
 from s2d_hf import S2DForVideoClassification, __version__
 from s2d_hf.archive import read_archive
 from s2d_hf.cli import main
+from s2d_hf.demo.limits import PageLimits
 
 from .face_videos import PlacedFace, draw_faces
 from .videos import write_video
@@ -152,9 +153,11 @@ def test_demo_starts_with_the_settings(monkeypatch, capsys):
         "s2d_hf.demo.launch_demo", lambda *arguments, **settings: started.append((arguments, settings))
     )
     options = ["--port", "7999", "--device", "cpu", "--fps", "4", "--face-detector", "yunet"]
+    options += ["--max-upload", "5", "--max-wait", "30", "--allowed-host", "a.example", "--allowed-host", "b.example"]
     assert main(["demo", "--model", "dfew-set1", *options]) == 0
     ((arguments, settings),) = started
-    assert arguments == ("dfew-set1", "127.0.0.1", 7999, False)
+    limits = PageLimits(max_upload=5, max_wait=30)
+    assert arguments == ("dfew-set1", "127.0.0.1", 7999, False, limits, ["a.example", "b.example"])
     assert settings == {"device": "cpu", "fps": 4.0, "face_detector": "yunet", "detect_every": 2}
 
 

@@ -418,7 +418,7 @@ def test_of_a_local_path_the_page_shows_the_last_part(tmp_path, monkeypatch):
     monkeypatch.setattr(S2DTimeline, "from_pretrained", lambda model, **settings: (model, settings))
     monkeypatch.setattr("s2d_hf.demo.launch.serve_demo", lambda *arguments: served.append(arguments))
     launch_demo(folder, port=0, fps=4)
-    assert served == [((folder, {"fps": 4}), "127.0.0.1", 0, False, "dfew-set1")]
+    assert served == [((folder, {"fps": 4}), "127.0.0.1", 0, False, "dfew-set1", None, ())]
 
 
 def test_the_page_says_what_the_labels_are_not(page):

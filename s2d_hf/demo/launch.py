@@ -4,13 +4,16 @@ import os
 import re
 import signal
 import socket
-import tempfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .example import write_example
+from .leftovers import page_folder, swept
+from .limits import PageLimits
 from .page import build_demo, import_gradio
+from .visits import Visits
 
 if TYPE_CHECKING:
     from ..timeline import S2DTimeline
@@ -22,7 +25,13 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def launch_demo(
-    model: str | os.PathLike, host: str = "127.0.0.1", port: int = 7860, share: bool = False, **settings: Any
+    model: str | os.PathLike,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    limits: PageLimits | None = None,
+    allowed_hosts: Iterable[str] = (),
+    **settings: Any,
 ) -> None:
     """
     Loads a model and serves the page until it is interrupted.
@@ -34,6 +43,9 @@ def launch_demo(
             pages of the same machine or over https.
         port (`int`): The port to listen at.
         share (`bool`): Also serve the page at a public address of Gradio's, through which the videos then pass.
+        limits ([`PageLimits`], *optional*): Of one visitor.
+        allowed_hosts (`Iterable[str]`): More names under which the page is reached, as that of a proxy in front.
+            Requests under other names than these and this machine's own, and from other websites, are refused.
         settings: Of `S2DTimeline.from_pretrained`: `face_detector`, `device`, `fps`, ...
 
     Raises:
@@ -44,7 +56,8 @@ def launch_demo(
     _check_address(host, port)
     from ..timeline import S2DTimeline
 
-    serve_demo(S2DTimeline.from_pretrained(model, **settings), host, port, share, public_name(model))
+    analyser = S2DTimeline.from_pretrained(model, **settings)
+    serve_demo(analyser, host, port, share, public_name(model), limits, allowed_hosts)
 
 
 def public_name(model: str | os.PathLike) -> str:
@@ -70,15 +83,19 @@ def serve_demo(
     port: int = 7860,
     share: bool = False,
     model_name: str | None = None,
+    limits: PageLimits | None = None,
+    allowed_hosts: Iterable[str] = (),
 ) -> None:
     """
     Serves the page for an analyser that is loaded, until it is interrupted or terminated.
 
-    Videos and what is made of them lie in a temporary folder that only this user may read. It is deleted at the end.
+    Videos and what is made of them lie in a temporary folder that only this user may read. What belongs to visitors
+    who have left is deleted within minutes, and all of it at the end; after a kill, when the next page starts.
 
     Args:
         analyser (`S2DTimeline`), host (`str`), port (`int`), share (`bool`): See [`launch_demo`].
         model_name (`str`, *optional*): What the page says that it runs.
+        limits ([`PageLimits`], *optional*), allowed_hosts (`Iterable[str]`): See [`launch_demo`].
 
     Raises:
         ImportError: if Gradio is not installed.
@@ -86,13 +103,19 @@ def serve_demo(
     """
     gradio = import_gradio()
     _check_address(host, port)
-    with tempfile.TemporaryDirectory(prefix="s2d-hf-demo-") as folder:
+    from starlette.middleware import Middleware
+
+    from .gate import Addresses, Gate  # which are made of what Gradio is made of
+
+    limits = PageLimits() if limits is None else limits
+    addresses = Addresses(host, share, allowed_hosts)
+    with page_folder() as folder, swept(visits := Visits(folder / "files")):
         # What Gradio reads from here only: where files go, that nothing is reported and no run kept in the browser.
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "files")
+        os.environ["GRADIO_TEMP_DIR"] = str(visits.folder)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_RUN_HISTORY"] = "False"
-        example = write_example(Path(folder) / "astronaut.mp4")
-        demo = build_demo(analyser, share, model_name, example)
+        example = write_example(folder / "astronaut.mp4")
+        demo = build_demo(analyser, share, model_name, example, limits, visits)
         demo.launch(
             server_name=host,
             server_port=port,
@@ -102,8 +125,16 @@ def serve_demo(
             head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
             footer_links=[],
             ssr_mode=False,
+            max_file_size=limits.max_bytes,
+            app_kwargs={
+                "middleware": [Middleware(Gate, addresses=addresses, limits=limits, visits=visits)],
+                "docs_url": None,
+                "redoc_url": None,
+            },
             prevent_thread_lock=True,
         )
+        if demo.share_url:
+            addresses.allow(demo.share_url)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is deleted then, too
         demo.block_thread()

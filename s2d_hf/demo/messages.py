@@ -11,6 +11,7 @@ from PIL import Image
 from ..colors import fade, label_colours
 from ..prediction_printing import clock, count_of
 from ..timeline import FaceTimeline, VideoTimeline
+from .limits import PageLimits, span
 
 TOP_LABELS = 3
 MAX_FACES = 24
@@ -25,6 +26,9 @@ HEADER = """
 EXAMPLE_NOTE = """
 <p class="s2d-note">The astronaut Eileen Collins. NASA, public domain, from <span>scikit-image</span>.</p>
 """
+LIMITS_NOTE = """
+<p class="s2d-note">A video of up to {size:g} MB and {duration}.</p>
+"""
 PLOT_NOTE = """
 <p class="s2d-note">Push the timeline sideways to see all of it.</p>
 """
@@ -38,11 +42,12 @@ FOOTER = """
 """
 PRIVACY_LOCAL = (
     "It is analysed by the machine that serves this page and sent nowhere else. Its copy and the results are deleted "
-    "when the page is stopped, after a day at the latest."
+    "within minutes after you close this page, and when the server is stopped."
 )
 PRIVACY_SHARED = (
     "This page has a public address: between your browser and the machine that analyses the video, it passes through "
-    "Gradio's servers. Its copy and the results are deleted when the page is stopped, after a day at the latest."
+    "Gradio's servers. Its copy and the results are deleted within minutes after you close this page, and when the "
+    "server is stopped."
 )
 
 
@@ -54,6 +59,11 @@ def header(model_name: str | None, labels: Sequence[str]) -> str:
     return HEADER.format(
         model=f'<p class="s2d-model">Model: <strong>{escape(model_name)}</strong> <span>({names})</span></p>'
     )
+
+
+def limits_note(limits: PageLimits) -> str:
+    """How large and how long a video may be."""
+    return LIMITS_NOTE.format(size=limits.max_upload, duration=span(limits.max_duration))
 
 
 def footer(shared: bool) -> str:

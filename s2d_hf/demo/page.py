@@ -1,13 +1,19 @@
 """The page: what is on it and what its button does."""
 
+import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .messages import EXAMPLE_NOTE, PLOT_NOTE, face_cards, footer, header, summary
-from .run import AnalysisStopped, analyse_file
+from .limits import PageLimits
+from .messages import EXAMPLE_NOTE, PLOT_NOTE, face_cards, footer, header, limits_note, message, summary
+from .run import analyse_file
+from .turns import MOST_WAITING, AnalysisStopped, Report, Turns
+from .visits import Visits
 
 if TYPE_CHECKING:
     import gradio
@@ -35,7 +41,12 @@ def import_gradio() -> ModuleType:
 
 
 def build_demo(
-    analyser: "S2DTimeline", shared: bool = False, model_name: str | None = None, example: Path | None = None
+    analyser: "S2DTimeline",
+    shared: bool = False,
+    model_name: str | None = None,
+    example: Path | None = None,
+    limits: PageLimits | None = None,
+    visits: Visits | None = None,
 ) -> "gradio.Blocks":
     """
     The page for an analyser; [`serve_demo`] serves it with its style.
@@ -46,11 +57,15 @@ def build_demo(
         model_name (`str`, *optional*): What the page says that it runs.
         example (`Path`, *optional*): A video of [`write_example`] to offer. It must stay where it is, outside of the
             folder from which Gradio deletes files.
+        limits ([`PageLimits`], *optional*): Of one visitor. The size of uploads is for the server to limit.
+        visits ([`Visits`], *optional*): Who is there, and the folder for the results. If not given, everyone stays.
 
     Raises:
         ImportError: if Gradio is not installed.
     """
     gr = import_gradio()
+    limits = PageLimits() if limits is None else limits
+    turns = Turns(limits, visits)
 
     def nothing() -> list[Any]:
         return [None, "", gr.Column(visible=False), "", None, None, None, None]
@@ -64,31 +79,40 @@ def build_demo(
             gr.Button(interactive=not is_running),
         ]
 
-    stopped: set[str] = set()  # sessions whose analysis shall end
-
     def show(path: str | None, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Iterator[list[Any]]:  # noqa: B008
-        def report(share: float, text: str) -> None:
-            if request.session_hash in stopped:
-                raise AnalysisStopped
-            progress(share, desc=text)
+        def work(report: Report) -> Any:
+            return analyse_file(analyser, path, folder, report, limits)
 
-        # Gradio has copied the files when it comes back for more, and the folder is deleted
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = analyse_file(analyser, path, Path(folder), report)
+        if path is not None and not os.path.isfile(path):
+            yield [None, message("error", "This video is no longer here", "Drop it once more."), *nothing()[2:]]
+            return
+        folder = _results_folder(visits, request.session_hash)
+        is_kept = False
+        try:
+            try:
+                address = request.client.host if request.client else None
+                outcome = turns.run(
+                    request.session_hash, address, work, lambda share, text: progress(share, desc=text)
+                )
+            except AnalysisStopped as stop:
+                outcome = message("warning", stop.title, stop.text)
             if isinstance(outcome, str):
                 yield [None, outcome, *nothing()[2:]]
                 return
             timeline, files = outcome
             tables = [files["csv"], files["json"], files["mp4"]]
             visible = gr.Column(visible=True)
+            is_kept = visits is not None
             yield [files["mp4"], summary(timeline), visible, face_cards(timeline), files["png"], *tables]
+        finally:
+            if not is_kept:  # else Gradio has copied them when it comes back for more
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def start(request: gr.Request) -> list[Any]:
-        stopped.discard(request.session_hash)
+    def start() -> list[Any]:
         return [*running(True), *nothing()]
 
     def stop(request: gr.Request) -> None:
-        stopped.add(request.session_hash)
+        turns.stop(request.session_hash)
 
     with gr.Blocks(title="Facial expressions over time", analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
         gr.HTML(header(model_name, analyser.labels))
@@ -102,6 +126,7 @@ def build_demo(
                     buttons=[],
                     elem_id="s2d-input",
                 )
+                gr.HTML(limits_note(limits), elem_id="s2d-limits")
                 with gr.Row(visible=example is not None, elem_id="s2d-offer"):
                     example_button = gr.Button(
                         "Try an example", size="sm", scale=0, min_width=0, elem_id="s2d-example"
@@ -144,8 +169,18 @@ def build_demo(
         )
         example_button.click(lambda: str(example), None, video, **at_once)
         started = start_button.click(start, None, [*controls, *shown], **at_once)
-        ended = started.then(show, video, shown, show_progress_on=annotated, concurrency_limit=1)
+        ended = started.then(show, video, shown, show_progress_on=annotated, concurrency_limit=MOST_WAITING + 4)
         ended.then(lambda: running(False), None, controls, **at_once)
         stop_button.click(stop, **at_once)
         demo.unload(stop)
-    return demo.queue(max_size=20)
+    return demo.queue(max_size=MOST_WAITING, api_open=False)
+
+
+def _results_folder(visits: Visits | None, session: str) -> Path:
+    """Where a visit's results are served from, under a name that nobody guesses; or where Gradio fetches them."""
+    if visits is None:
+        return Path(tempfile.mkdtemp())
+    visits.folder.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=visits.folder, prefix=f"{secrets.token_hex(16)}-"))
+    visits.claim(session, folder)
+    return folder

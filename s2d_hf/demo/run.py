@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
+from ..file_names_s2d import on_one_line
 from ..video_files_s2d import open_video
+from .limits import PageLimits
 from .messages import message, summary
+from .turns import AnalysisStopped
 
 if TYPE_CHECKING:
     from ..timeline import S2DTimeline, VideoTimeline
@@ -18,12 +21,8 @@ logger = logging.get_logger(__name__)
 ANALYSIS_SHARE = 0.85  # of the progress bar; the rest is for drawing
 
 
-class AnalysisStopped(Exception):
-    """Raised where progress is reported, to end an analysis that nobody waits for."""
-
-
 def analyse_file(
-    analyser: "S2DTimeline", path: str | None, folder: Path, report: Callable[[float, str], Any]
+    analyser: "S2DTimeline", path: str | None, folder: Path, report: Callable[[float, str], Any], limits: PageLimits
 ) -> "tuple[VideoTimeline, dict[str, Path]] | str":
     """
     Analyses a video and writes the annotated video, the plot and the tables.
@@ -34,6 +33,7 @@ def analyse_file(
         folder (`Path`): Where to write.
         report (`Callable[[float, str], Any]`): Is told the fraction that is done and what is being done; may raise
             [`AnalysisStopped`].
+        limits ([`PageLimits`]): How long the video may be.
 
     Returns:
         The timeline and the files by their endings (`mp4`, `png`, `csv`, `json`); or, where there is nothing to show,
@@ -44,15 +44,15 @@ def analyse_file(
     name = Path(path).name
     try:
         report(0.0, "Looking for faces")
-        timeline = analyser(path, progress=False, on_progress=_progress_reporter(path, report))
+        timeline = analyser(path, progress=False, on_progress=_progress_reporter(path, report, limits))
         if not timeline.tracks:
             return summary(timeline)
         report(ANALYSIS_SHARE, "Drawing the results")
-        return timeline, _write_files(timeline, path, folder)
-    except AnalysisStopped:
-        return message("warning", "Stopped")
+        return timeline, _write_files(timeline, path, folder, report)
+    except AnalysisStopped as stop:
+        return message("warning", stop.title, stop.text)
     except (OSError, ValueError) as error:
-        logger.warning(f"{path}: {error}")
+        logger.warning(on_one_line(f"{path}: {error}"))
         text = str(error).replace(str(Path(path).resolve()), name).replace(path, name)
         return message("error", "This video could not be analysed", text)
     except Exception as error:
@@ -65,12 +65,14 @@ def analyse_file(
         )
 
 
-def _progress_reporter(path: str, report: Callable[[float, str], Any]) -> Callable[[float], None]:
+def _progress_reporter(path: str, report: Callable[[float, str], Any], limits: PageLimits) -> Callable[[float], None]:
     """Turns the times of the frames into the share of the video that has been looked at."""
     with open_video(path, tells_damage=False) as stream:
         duration = stream.duration
+    limits.check_duration(duration)
 
     def on_progress(seconds: float) -> None:
+        limits.check_duration(seconds)  # the file may not tell, or lie
         share = min(1.0, seconds / duration) if duration else 0.0
         of_all = f" of {duration:.0f}" if duration else ""
         report(ANALYSIS_SHARE * share, f"Seen {seconds:.0f}{of_all} s")
@@ -78,7 +80,9 @@ def _progress_reporter(path: str, report: Callable[[float, str], Any]) -> Callab
     return on_progress
 
 
-def _write_files(timeline: "VideoTimeline", path: str, folder: Path) -> dict[str, Path]:
+def _write_files(
+    timeline: "VideoTimeline", path: str, folder: Path, report: Callable[[float, str], Any]
+) -> dict[str, Path]:
     named = replace(timeline, source=Path(path).name)  # the tables shall not hold a temporary path
     stem = Path(path).stem
     files = {ending: folder / f"{stem}_timeline.{ending}" for ending in ("csv", "json", "png")}
@@ -86,5 +90,10 @@ def _write_files(timeline: "VideoTimeline", path: str, folder: Path) -> dict[str
     named.to_csv(files["csv"])
     named.to_json(files["json"])
     named.plot(files["png"])
-    named.annotate(files["mp4"], source=path, progress=False)
+
+    def on_progress(seconds: float) -> None:
+        share = min(1.0, seconds / timeline.duration) if timeline.duration else 0.0
+        report(ANALYSIS_SHARE + (1 - ANALYSIS_SHARE) * share, "Drawing the results")
+
+    named.annotate(files["mp4"], source=path, progress=False, on_progress=on_progress)
     return files

@@ -4,7 +4,7 @@ import math
 import os
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
@@ -37,6 +37,7 @@ def annotate_video(
     path: str | os.PathLike,
     source: str | os.PathLike | None = None,
     progress: bool = True,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Path:
     """
     Writes a video with what its timeline says drawn on it, as H.264 (yuv420p) in an MP4 file.
@@ -53,6 +54,8 @@ def annotate_video(
         source (`str` or `os.PathLike`, *optional*): The video file or http(s) address, if it is no longer where
             `timeline.source` says.
         progress (`bool`): Show a progress bar.
+        on_progress (`Callable`, *optional*): Called with the time of every frame that was drawn, in seconds. It may
+            raise an exception, which ends the drawing.
 
     Returns:
         `Path`: the file.
@@ -72,7 +75,7 @@ def annotate_video(
     # in the same folder, as only there it can be renamed in one step
     unfinished = path.with_name(f".{uuid.uuid4().hex}.part.mp4")
     try:
-        _write_video(timeline, video, unfinished, progress)
+        _write_video(timeline, video, unfinished, progress, on_progress)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -94,7 +97,13 @@ def _find_source(source: str | os.PathLike | int) -> str:
     raise FileNotFoundError(f"There is no video file {name}: pass `source=`, where it is now.")
 
 
-def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: bool) -> None:
+def _write_video(
+    timeline: VideoTimeline,
+    source: str,
+    path: Path,
+    progress: bool,
+    on_progress: Callable[[float], None] | None,
+) -> None:
     painter = FramePainter(timeline)
     with open_video(source, with_sound=True, tells_damage=False) as stream, av.open(
         str(path), "w", format="mp4", options={"movflags": "+faststart"}
@@ -121,6 +130,8 @@ def _write_video(timeline: VideoTimeline, source: str, path: Path, progress: boo
                 frame.time_base = time_base
                 output.mux(video.encode(frame))
                 bar.update(time - bar.n)
+                if on_progress is not None:
+                    on_progress(time)
             sound.finish()
             output.mux(video.encode())
             bar.update(max(0.0, (bar.total or 0.0) - bar.n))

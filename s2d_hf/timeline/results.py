@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,12 +219,16 @@ class VideoTimeline:
         return plot_timeline(self, path)
 
     def annotate(
-        self, path: str | os.PathLike, source: str | os.PathLike | None = None, progress: bool = True
+        self,
+        path: str | os.PathLike,
+        source: str | os.PathLike | None = None,
+        progress: bool = True,
+        on_progress: Callable[[float], None] | None = None,
     ) -> Path:
         """Writes the video with boxes, labels and bars drawn on it as MP4; see [`annotate_video`]."""
         from .annotation import annotate_video
 
-        return annotate_video(self, path, source, progress=progress)
+        return annotate_video(self, path, source, progress=progress, on_progress=on_progress)
 
 
 def smooth_labels(scores: np.ndarray, switch_cost: float = 1.0) -> np.ndarray:
