@@ -49,7 +49,7 @@ class StandInTimeline(VideoTimeline):
 
 
 class StandInAnalyser:
-    """Finds two faces in every video but in black ones; is slow, or has a bug, with those whose names say so."""
+    """Finds two faces in every video but in black ones; is slow, hangs or has a bug where their names say so."""
 
     labels = LABELS
 
@@ -58,6 +58,8 @@ class StandInAnalyser:
     ) -> StandInTimeline:
         if "bug" in Path(source).name:
             raise RuntimeError("a bug")
+        if "hang" in Path(source).name:
+            time.sleep(SLOW_SECONDS)
         frames, fps = read_frames(source)
         duration, (height, width) = len(frames) / fps, frames[0].shape[:2]
         timeline = StandInTimeline(str(source), LABELS, duration, width, height, 8.0, [])

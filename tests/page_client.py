@@ -91,9 +91,7 @@ class Visitor:
 
     def upload(self, content: bytes, name: str = "a.mp4", **headers: str) -> httpx.Response:
         kind = f"multipart/form-data; boundary={BOUNDARY}"
-        return self.request(
-            "POST", "/gradio_api/upload", form(content, name), **{"Content_Type": kind, **headers}
-        )
+        return self.request("POST", "/gradio_api/upload", form(content, name), **{"Content_Type": kind, **headers})
 
     def upload_file(self, path: Path, name: str | None = None) -> str:
         answer = self.upload(path.read_bytes(), name or path.name)
@@ -103,7 +101,7 @@ class Visitor:
     def show_index(self) -> int:
         """Which of the page's functions analyses."""
         functions = self.request("GET", "/config").json()["dependencies"]
-        (index,) = (function["id"] for function in functions if function["queue"] is not False)
+        (index,) = (function["id"] for function in functions if function["queue"] is not False and function["inputs"])
         return index
 
     def join(self, file: Any, **headers: str) -> httpx.Response:
@@ -135,13 +133,14 @@ def uploaded(path: Any, **more: Any) -> dict[str, Any]:
     return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
 
 
-def raw(page: Page, sent: bytes, wait: float = 10.0, close: bool = False) -> bytes:
-    """The beginning of what comes back for these bytes; with `close`, the connection is cut at once."""
+def raw(page: Page, sent: bytes, wait: float = 10.0) -> bytes:
+    """What comes back for these bytes, until the connection is closed or nothing has come for `wait` seconds."""
     with socket.create_connection(("127.0.0.1", page.port), timeout=wait) as connection:
         connection.sendall(sent)
-        if close:
-            return b""
+        received = b""
         try:
-            return connection.recv(65536)
+            while chunk := connection.recv(65536):
+                received += chunk
         except (TimeoutError, ConnectionResetError):
-            return b""
+            pass
+        return received

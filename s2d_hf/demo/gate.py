@@ -17,12 +17,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from transformers.utils import logging
 
 from ..file_names_s2d import VIDEO_SUFFIXES
 from .leftovers import remove_unfinished
 from .limits import PageLimits
 from .uploads import Refused, UploadCheck
 from .visits import Visits
+
+logger = logging.get_logger(__name__)
 
 API = "/gradio_api"
 # All that the page in the browser asks for. Gradio answers to more: other APIs, proxies, its own tools.
@@ -221,6 +224,11 @@ class Gate:
             self._connections += 1
             try:
                 await self.app(scope, receive, send)
+            except RuntimeError as error:
+                if path != _MESSAGES:
+                    raise
+                # Gradio knows no such session and has said so, but would fill the log with it
+                logger.debug(f"No messages for {named}: {error}")
             finally:
                 self._connections -= 1
 
@@ -316,9 +324,9 @@ class Gate:
             if size > most:
                 raise too_large
             check.feed(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if is_whole:
+            if not message.get("more_body", False):
                 check.finish()
+                is_whole = True
             return message
 
         self._uploads += 1

@@ -45,13 +45,14 @@ class UploadCheck:
             raise Refused(400, "A video is sent as a form, multipart/form-data.")
         self._name, self._value = b"", b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._num_parts = 0
+        self._num_parts, self._num_ended = 0, 0
         callbacks = {
             "on_part_begin": self._begin_part,
             "on_header_field": self._add_name,
             "on_header_value": self._add_value,
             "on_header_end": self._end_header,
             "on_headers_finished": self._check_part,
+            "on_part_end": self._end_part,
         }
         self._parser = MultipartParser(options[b"boundary"], callbacks)
 
@@ -64,7 +65,7 @@ class UploadCheck:
 
     def finish(self) -> None:
         """Nothing comes after this."""
-        if self._num_parts != 1:
+        if self._num_ended != 1:
             raise Refused(400, "There is no video in this.")
 
     def _begin_part(self) -> None:
@@ -72,6 +73,9 @@ class UploadCheck:
         self._headers = []
         if self._num_parts > 1:
             raise Refused(400, "Send one video at a time, and nothing else.")
+
+    def _end_part(self) -> None:
+        self._num_ended += 1
 
     def _add_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
