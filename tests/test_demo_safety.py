@@ -228,6 +228,8 @@ def test_no_page_of_a_visitor_runs_here(visitor):
 
 def test_files_of_elsewhere_and_addresses_are_not_analysed(page, visitor, video):
     path = visitor.upload_file(video)
+    linked = Path(path).with_name("linked.mp4")
+    linked.symlink_to(video)
     asked = []
     with socket.create_server(("127.0.0.1", 0)) as trap:
         threading.Thread(target=lambda: asked.append(trap.accept()), daemon=True).start()
@@ -235,7 +237,7 @@ def test_files_of_elsewhere_and_addresses_are_not_analysed(page, visitor, video)
         for file in (
             uploaded("/etc/passwd"), uploaded(str(video)), uploaded(url), uploaded(None, url=url), {"url": url},
             uploaded(path, url=url), uploaded(path, url="http://169.254.169.254/"), uploaded(f"{path}/../../x.mp4"),
-            uploaded("https://example.com/a.mp4"), uploaded([path]), uploaded(""), {"path": url},
+            uploaded("https://example.com/a.mp4"), uploaded([path]), uploaded(""), {"path": url}, uploaded(str(linked)),
             [{"video": uploaded(url)}],
         ):  # fmt: skip
             assert visitor.join(file).status_code == 403, file
@@ -274,10 +276,13 @@ def test_a_video_that_turns_out_to_be_too_long(video, tmp_path):
                 on_progress(float(seconds))
             raise AssertionError
 
-    def analyse(limit: float) -> str:
-        return analyse_file(Endless(), str(video), tmp_path, lambda *_: None, PageLimits(max_duration=limit))
+    def analyse(limit: float, analyser: Callable | None = None) -> str:
+        return analyse_file(
+            analyser or Endless(), str(video), tmp_path, lambda *_: None, PageLimits(max_duration=limit)
+        )
 
     assert "longer than 1 minute" in analyse(60) and "AssertionError" in analyse(120)
+    assert "longer than 0.5 seconds" in analyse(0.5, pytest.fail)  # as it says itself: it is not begun
 
 
 def test_no_visitor_keeps_the_others_waiting(page, video):
@@ -347,7 +352,7 @@ def test_one_address_has_few_places():
     turns, ended = Turns(PageLimits()), threading.Event()
 
     def run(session: str, address: str) -> None:
-        turns.run(session, address, lambda report: ended.wait(), lambda *_: None)
+        turns.run(session, address, lambda report: ended.wait(20), lambda *_: None)
 
     threads = [threading.Thread(target=run, args=(f"r{i}", "10.0.0.1")) for i in range(MOST_OF_ONE_ADDRESS)]
     threads += [threading.Thread(target=run, args=(f"l{i}", "127.0.0.1")) for i in range(MOST_OF_ONE_ADDRESS + 1)]
@@ -440,6 +445,9 @@ def test_folders_of_dead_servers_alone_are_deleted(page, visitor, video, monkeyp
     (temporary / "target" / LOCK).touch()
     kept[1].symlink_to(temporary / "target")
     kept[2].touch()
+    kept.append(temporary / "s2d-hf-demo-linked-lock")
+    kept[4].mkdir()
+    (kept[4] / LOCK).symlink_to(temporary / "target" / LOCK)
     with page_folder() as living:
         assert list(folder.rglob("holiday.mp4")) and living.stat().st_mode & 0o077 == 0
         assert remove_dead_folders(temporary) == []
