@@ -237,7 +237,8 @@ def test_files_of_elsewhere_and_addresses_are_not_analysed(page, visitor, video)
         for file in (
             uploaded("/etc/passwd"), uploaded(str(video)), uploaded(url), uploaded(None, url=url), {"url": url},
             uploaded(path, url=url), uploaded(path, url="http://169.254.169.254/"), uploaded(f"{path}/../../x.mp4"),
-            uploaded("https://example.com/a.mp4"), uploaded([path]), uploaded(""), {"path": url}, uploaded(str(linked)),
+            uploaded("https://example.com/a.mp4"), uploaded([path]), uploaded(""), {"path": url},
+            uploaded(str(linked)),
             [{"video": uploaded(url)}],
         ):  # fmt: skip
             assert visitor.join(file).status_code == 403, file
@@ -352,7 +353,7 @@ def test_one_address_has_few_places():
     turns, ended = Turns(PageLimits()), threading.Event()
 
     def run(session: str, address: str) -> None:
-        turns.run(session, address, lambda report: ended.wait(20), lambda *_: None)
+        turns.run(session, address, lambda report: ended.wait(3), lambda *_: None)
 
     threads = [threading.Thread(target=run, args=(f"r{i}", "10.0.0.1")) for i in range(MOST_OF_ONE_ADDRESS)]
     threads += [threading.Thread(target=run, args=(f"l{i}", "127.0.0.1")) for i in range(MOST_OF_ONE_ADDRESS + 1)]
