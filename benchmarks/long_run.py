@@ -186,7 +186,9 @@ def _report(name: str, run: Callable[[], tuple[Course, list[str]]]) -> bool:
     faults += course.faults()
     memory = [round(size / 2**20) for size in course.memory]
     print(f"{name}: {time.monotonic() - started:.0f} s; memory in MB {memory}")
-    print(f"  threads {min(course.threads)} to {max(course.threads)}, files {min(course.files)} to {max(course.files)}")
+    print(
+        f"  threads {min(course.threads)} to {max(course.threads)}, files {min(course.files)} to {max(course.files)}"
+    )
     growth = ", ".join(f"{what} {value:+.1f}" for what, value in course.growth().items())
     print(f"  from the second fifth to the last: {growth}; {'; '.join(faults) or 'nothing grew'}", flush=True)
     return not faults

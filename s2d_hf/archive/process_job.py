@@ -157,7 +157,7 @@ def _wait_for_work(store: torch.distributed.Store, items: Sequence[ArchiveItem])
 
 
 def _fingerprint(items: Sequence[ArchiveItem]) -> str:
-    return hashlib.blake2b("\0".join(item.name for item in items).encode()).hexdigest()
+    return hashlib.sha256("\0".join(item.name for item in items).encode()).hexdigest()
 
 
 def _show(bar: tqdm, store: torch.distributed.Store) -> None:

@@ -317,7 +317,7 @@ def _is_same(path: Path, size: int, sibling: Any) -> bool:
     if sibling.lfs is not None:
         return _digest(path, hashlib.sha256()) == sibling.lfs.sha256
     # as git names a file's content
-    return _digest(path, hashlib.sha1(f"blob {size}\0".encode())) == sibling.blob_id
+    return _digest(path, hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)) == sibling.blob_id
 
 
 def _digest(path: Path, digest: Any) -> str:
