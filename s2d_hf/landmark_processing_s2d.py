@@ -224,8 +224,8 @@ def _check_settings(processor: LandmarkProcessorMixin) -> None:
         value = getattr(processor, name, None)
         if value is not None and not _is_number(value):
             refuse(name, f"a number, {_MAX_NUMBER} at most")
-    if not getattr(processor, "rescale_factor", None) and processor.do_rescale:
-        refuse("rescale_factor", "a number other than 0")
+    if processor.do_rescale and not abs(getattr(processor, "rescale_factor", None) or 0) * _MAX_NUMBER >= 1:
+        refuse("rescale_factor", f"a number, 1/{_MAX_NUMBER} at least")
     if getattr(processor, "resample", None) not in (None, *_RESAMPLING):
         refuse("resample", "one of 0 (nearest), 1 (lanczos), 2 (bilinear) and 3 (bicubic)")
     for name in ("num_frames", "frame_stride", "detect_every"):
