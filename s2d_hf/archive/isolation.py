@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..model_options import hide_loading_bars
 from ..timeline.results import VideoTimeline
 from .worker import Analyser, AnalyserLostError, ProcessDiedError
 
@@ -119,6 +120,7 @@ def serve(handle: int) -> None:
     parent, num_threads, factory = connection.recv()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(num_threads)
+    hide_loading_bars()  # the bar of the videos is enough
     try:
         analyser = pickle.loads(factory)()
     except Exception as error:
