@@ -21,8 +21,12 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: S2DC
             are integers `(batch_size,)`, and 0 and 1 for every class if they aren't.
 
     Raises:
-        ValueError: if the labels' shape fits none of these.
+        ValueError: if the labels' shape fits none of these, or on a CPU a class index is out of range.
+        TypeError: if they are no tensor of real numbers.
     """
+    if not isinstance(labels, torch.Tensor) or labels.is_complex():
+        what = labels.dtype if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise TypeError(f"`labels` must be a tensor of class indices or probabilities, got {what}.")
     labels = labels.to(logits.device)
     logits = logits.float()
     problem_type = config.problem_type
@@ -37,7 +41,10 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: S2DC
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
     if problem_type == "single_label_classification":
         if labels.ndim == 1 and not labels.is_floating_point() and labels.shape[0] == logits.shape[0]:
-            return nn.functional.cross_entropy(logits, labels.long())
+            try:
+                return nn.functional.cross_entropy(logits, labels.long())
+            except IndexError as error:  # a GPU would have to be waited for
+                raise ValueError(f"`labels` must be 0 to {logits.shape[1] - 1}: {error}") from error
         if labels.shape == logits.shape and labels.is_floating_point():
             return nn.functional.cross_entropy(logits, labels.float())
         raise ValueError(

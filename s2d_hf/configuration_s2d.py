@@ -10,6 +10,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+_MAX_LABELS = 2**16
+_PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
 
 @strict
 class S2DConfig(PreTrainedConfig):
@@ -97,8 +100,23 @@ class S2DConfig(PreTrainedConfig):
     classifier_dropout_prob: float | int = 0.5
 
     def __post_init__(self, **kwargs):
+        if kwargs.get("num_labels") is None:
+            kwargs.pop("num_labels", None)
+        self._check_classes(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
         self._check_fields()
+
+    def _check_classes(self, num_labels: int | None) -> None:
+        """What transformers makes a table of the classes' names from."""
+        if num_labels is not None and (type(num_labels) is not int or not 1 <= num_labels <= _MAX_LABELS):
+            raise ValueError(f"`num_labels` must be a positive integer, {_MAX_LABELS} at most, got {num_labels!r}.")
+        if self.id2label is None:
+            return
+        pairs = self.id2label.items() if isinstance(self.id2label, dict) else [(None, None)]
+        if not pairs or not all(str(index).isdecimal() and isinstance(label, str) for index, label in pairs):
+            raise ValueError(
+                f"`id2label` must be a dict from the classes' indices to their names, got {self.id2label}."
+            )
 
     def _check_fields(self) -> None:
         # Far above what any model has. A damaged or crafted file asks for more, and would fill the memory.
@@ -113,6 +131,13 @@ class S2DConfig(PreTrainedConfig):
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
                 raise ValueError(f"`{name}` must be a positive integer, {limit} at most, got {value!r}.")
         self._check_labels()
+        ranges = {
+            "layer_norm_eps": (1e-12, 1), "initializer_range": (1e-12, 1e3), "prompt_fovea_scale": (-1e6, 1e6),
+            "adapter_ratio": (0, 1e3),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:  # nor if it is not a number
+                raise ValueError(f"`{name}` must be {low:g} to {high:g}, got {getattr(self, name)!r}.")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
@@ -122,6 +147,8 @@ class S2DConfig(PreTrainedConfig):
             raise ValueError(f'`adapter_init` must be "zero" or "random", got {self.adapter_init!r}.')
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"`hidden_act` must be one of {', '.join(sorted(ACT2FN))}, got {self.hidden_act!r}.")
+        if self.problem_type not in (None, *_PROBLEM_TYPES):
+            raise ValueError(f"`problem_type` must be one of {', '.join(_PROBLEM_TYPES)}, got {self.problem_type!r}.")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"`image_size` ({self.image_size}) must be a multiple of `patch_size` ({self.patch_size})."
@@ -185,7 +212,8 @@ class S2DConfig(PreTrainedConfig):
 
 
 def _shown(items: list) -> str:
-    return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
+    texts = [str(item) if str(item).isprintable() else repr(item) for item in items[:5]]
+    return ", ".join(texts) + (", ..." if len(items) > 5 else "")
 
 
 S2DConfig.register_for_auto_class()

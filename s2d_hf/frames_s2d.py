@@ -34,6 +34,7 @@ def sample_frame_indices(
 
     Raises:
         ValueError: if the video has no frames, or an argument is out of range.
+        TypeError: if an argument is no whole number.
 
     Example:
     ```python
@@ -43,10 +44,12 @@ def sample_frame_indices(
     [0, 1, 2, 2]
     ```
     """
+    check_num_frames(num_frames)
+    for name, value in (("stride", stride), ("start", start)):
+        if value is not None:
+            _check_whole(name, value)
     if total_num_frames < 1:
         raise ValueError("The video has no frames.")
-    if num_frames < 1:
-        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
     if stride is None:
         if start is not None:
             raise ValueError("`start` says where a window begins: pass `stride` with it.")
@@ -55,11 +58,28 @@ def sample_frame_indices(
         return np.linspace(0, total_num_frames - 1, num_frames).round().astype(np.int64)
     if stride < 1:
         raise ValueError(f"`stride` must be at least 1, got {stride}.")
+    stride = min(stride, total_num_frames)  # a longer one leads beyond the last frame, too
     if start is None:
         start = max(0, (total_num_frames - (num_frames - 1) * stride - 1) // 2)
     if not 0 <= start < total_num_frames:
         raise ValueError(f"`start` must be a frame of the video, 0 to {total_num_frames - 1}, got {start}.")
     return np.minimum(start + np.arange(num_frames) * stride, total_num_frames - 1)
+
+
+def check_num_frames(num_frames: int) -> None:
+    """
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is less than 1.
+    """
+    _check_whole("num_frames", num_frames)
+    if num_frames < 1:
+        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
+
+
+def _check_whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
 
 
 def list_frame_files(folder: str | Path) -> list[Path]:
@@ -142,7 +162,10 @@ def to_rgb(image: Any, input_data_format: str | ChannelDimension | None = None) 
     if isinstance(image, np.ndarray):
         if image.dtype.kind not in "buif":
             raise TypeError(f"An image of dtype {image.dtype} can't be read; pass integers or floats.")
-        image = torch.from_numpy(np.require(image, requirements=["C", "W"]))
+        image = np.require(image, requirements=["C", "W"])
+        if min(image.strides, default=0) < 0:  # of an axis of one entry, which numpy doesn't mind
+            image = image.copy()
+        image = torch.from_numpy(image)
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"Expected a PIL image, a numpy array or a torch tensor, got {type(image).__name__}.")
     if image.numel() == 0:
@@ -240,6 +263,7 @@ def _shorten(text: str) -> str:
 
 
 __all__ = [
+    "check_num_frames",
     "list_frame_files",
     "read_image",
     "sample_frame_indices",

@@ -134,6 +134,8 @@ def _list_images(images: Any) -> list[Any]:
             raise ValueError("`images` is an empty list.")
         return [image for item in images for image in _list_images(item)]
     if getattr(images, "ndim", None) == 4:
+        if len(images) == 0:
+            raise ValueError(f"`images` of shape {tuple(images.shape)} holds no image.")
         return list(images)
     return [images]
 

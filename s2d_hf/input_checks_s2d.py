@@ -16,7 +16,9 @@ def check_inputs(
     Raises:
         ValueError: if pixels or landmark features are missing or don't have the shape that the model takes; the
             message says which. The arguments are those of `S2DModel.forward`.
+        TypeError: if they are no floating-point tensors.
     """
+    check_floats("pixel_values", pixel_values)
     shape = tuple(pixel_values.shape)
     if pixel_values.ndim == 4 and config.temporal_adapters:
         raise ValueError(
@@ -28,6 +30,8 @@ def check_inputs(
             f"`pixel_values` must be (batch_size, num_frames, {config.num_channels}, height, width), or without "
             f"num_frames for images, got {shape}."
         )
+    if 0 in shape:
+        raise ValueError(f"`pixel_values` hold nothing: their shape is {shape}.")
     height, width = shape[-2:]
     if (height, width) != (config.image_size, config.image_size):
         if not interpolate_pos_encoding:
@@ -52,9 +56,20 @@ def check_inputs(
             "`landmark_features` are missing. The S2D processors return them beside `pixel_values`: pass on both, "
             "`model(**processor(video, return_tensors='pt'))`."
         )
+    check_floats("landmark_features", landmark_features)
     expected = (*shape[:-3], config.landmark_channels, config.landmark_size, config.landmark_size)
     if tuple(landmark_features.shape) != expected:
         raise ValueError(f"`landmark_features` must be {expected}, got {tuple(landmark_features.shape)}.")
 
 
-__all__ = ["check_inputs"]
+def check_floats(name: str, values: torch.Tensor) -> None:
+    """
+    Raises:
+        TypeError: if `values`, an argument of this name, are no floating-point tensor.
+    """
+    if not isinstance(values, torch.Tensor) or not values.is_floating_point():
+        what = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
+        raise TypeError(f"`{name}` must be a floating-point tensor, as the S2D processors give it, got {what}.")
+
+
+__all__ = ["check_floats", "check_inputs"]

@@ -5,6 +5,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable
 from multiprocessing.reduction import ForkingPickler
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -52,7 +53,11 @@ class LandmarkProcessorMixin:
         self._landmark_config = landmark_encoder if isinstance(landmark_encoder, dict) else None
         self._landmark_error: Exception | None = None
         super().__init__(**kwargs)
-        _check_settings(self)
+        check_settings(self)
+
+    def _validate_preprocess_kwargs(self, **kwargs) -> None:
+        check_settings(SimpleNamespace(**kwargs))
+        super()._validate_preprocess_kwargs(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """The processor's settings, with the landmark encoder's configuration in place of its weights."""
@@ -190,9 +195,12 @@ _MAX_NUMBER = 1_000_000
 _SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"longest_edge"})
 
 
-def _check_settings(processor: LandmarkProcessorMixin) -> None:
+def check_settings(processor: LandmarkProcessorMixin | SimpleNamespace) -> None:
     """
-    Settings come from files of strangers: what can't be right is refused before it costs memory.
+    Settings come from files of strangers, or from a call: what can't be right is refused before it costs memory.
+
+    Args:
+        processor: A processor, or what a call takes in place of its settings.
 
     Raises:
         ValueError: if a setting has another type than it must, or is out of range.
@@ -208,7 +216,8 @@ def _check_settings(processor: LandmarkProcessorMixin) -> None:
             raise ValueError(f"`{name}` must have {' or '.join(map(_listed, allowed))}, got {_listed(edges)}.")
         if any(type(edge) is not int or not 1 <= edge <= _MAX_SIZE for edge in edges.values()):
             raise ValueError(f"`{name}` must be whole numbers of pixels from 1 to {_MAX_SIZE}, got {edges}.")
-    for name in (name for name in dir(processor) if name.startswith(("do_", "return_"))):
+    switches = {name for name in dir(processor) if name.startswith(("do_", "return_"))} - {"return_tensors"}
+    for name in sorted(switches):
         if getattr(processor, name) not in (None, True, False):
             refuse(name, "true or false")
     for name in ("image_mean", "image_std"):
@@ -224,8 +233,8 @@ def _check_settings(processor: LandmarkProcessorMixin) -> None:
         value = getattr(processor, name, None)
         if value is not None and not _is_number(value):
             refuse(name, f"a number, {_MAX_NUMBER} at most")
-    if processor.do_rescale and not abs(getattr(processor, "rescale_factor", None) or 0) * _MAX_NUMBER >= 1:
-        refuse("rescale_factor", f"a number, 1/{_MAX_NUMBER} at least")
+        if name == "rescale_factor" and value is not None and abs(value) * _MAX_NUMBER < 1:
+            refuse(name, f"a number, 1/{_MAX_NUMBER} at least")
     if getattr(processor, "resample", None) not in (None, *_RESAMPLING):
         refuse("resample", "one of 0 (nearest), 1 (lanczos), 2 (bilinear) and 3 (bicubic)")
     for name in ("num_frames", "frame_stride", "detect_every"):
@@ -269,4 +278,4 @@ def _send_by_value(encoder: LandmarkEncoder) -> tuple[Callable, tuple[bytes]]:
 for _encoder_class in LANDMARK_ENCODERS.values():
     ForkingPickler.register(_encoder_class, _send_by_value)
 
-__all__ = ["LandmarkProcessorMixin"]
+__all__ = ["LandmarkProcessorMixin", "check_settings"]

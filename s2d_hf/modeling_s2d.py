@@ -44,7 +44,7 @@ from .access_tokens_s2d import refuse_access_tokens
 from .classification_loss_s2d import classification_loss
 from .configuration_s2d import S2DConfig
 from .finite_weights_s2d import refuse_broken_weights
-from .input_checks_s2d import check_inputs
+from .input_checks_s2d import check_floats, check_inputs
 from .vit_weights_s2d import fill_with_vit, load_vit
 
 logger = logging.get_logger(__name__)
@@ -562,6 +562,7 @@ class S2DModel(S2DPreTrainedModel):
 
         Raises:
             ValueError: if a shape does not fit the configuration, or `landmark_features` are missing.
+            TypeError: if they or the pixels are no floating-point tensors.
         """
         config = self.config
         if output_hidden_states is None:
@@ -679,8 +680,10 @@ class _S2DClassifier(S2DPreTrainedModel):
             [`S2DClassifierOutput`]
 
         Raises:
-            ValueError: if a shape does not fit the configuration, or `landmark_features` are missing.
+            ValueError: if a shape or label does not fit the configuration, or `landmark_features` are missing.
+            TypeError: if pixels or features are no floating-point tensors, or labels none of numbers.
         """
+        check_floats("pixel_values", pixel_values)
         if pixel_values.ndim != len(self.pixel_axes):
             raise ValueError(
                 f"`pixel_values` of {type(self).__name__} must be ({', '.join(self.pixel_axes)}), got "

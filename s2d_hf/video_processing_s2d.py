@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import validate_typed_dict
 from PIL import Image
 from transformers import BatchFeature
 from transformers.processing_utils import VideosKwargs
@@ -20,10 +22,11 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 from .face_cropping_s2d import FaceCropperMixin, FaceProcessorKwargs
 from .file_names_s2d import IMAGE_SUFFIXES
 from .frames_s2d import read_image, sample_frame_indices, scale_to_eight_bit, to_rgb
-from .landmark_processing_s2d import LandmarkProcessorMixin
+from .landmark_processing_s2d import LandmarkProcessorMixin, check_settings
 from .video_reading_s2d import TimedVideoMetadata, read_video, spread_evenly, window_at_rate
 
 _LARGE = 2**27  # bytes of a clip
+_SAMPLING = ("num_frames", "fps", "frame_stride")
 
 
 class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):
@@ -115,7 +118,9 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
 
     def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
         """Same as calling the processor."""
+        validate_typed_dict(self.valid_kwargs, kwargs)  # before a video is read
         options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        check_settings(SimpleNamespace(**{name: options[name] for name in _SAMPLING}))
         clips = self._read_clips(_list_videos(videos), options)
         kwargs["video_metadata"] = [clip.metadata for clip in clips]
         output = super().preprocess([clip.frames for clip in clips], **kwargs)
@@ -128,7 +133,8 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
         """The chosen frames of each video, cropped to the face if that is asked for."""
         given: list[VideoMetadata | None] = [None] * len(sources)
         if options["video_metadata"] is not None:
-            given = make_batched_metadata(sources, options["video_metadata"])
+            known = options["video_metadata"]
+            given = make_batched_metadata(sources, known) if known else []
             if len(given) != len(sources):
                 raise ValueError(f"`video_metadata` has {len(given)} entries for {len(sources)} videos.")
         crop = self._face_cropper(options) if options["do_crop_faces"] else None
@@ -153,8 +159,7 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
         def choose(metadata: VideoMetadata) -> np.ndarray:
             if known is not None and metadata.fps is None:
                 metadata.fps = known.fps
-            sampling = {key: options[key] for key in ("num_frames", "fps", "frame_stride")}
-            return self.sample_frames(metadata, **sampling)
+            return self.sample_frames(metadata, **{name: options[name] for name in _SAMPLING})
 
         choice = choose if options["do_sample_frames"] else None
         if isinstance(source, dict):
@@ -265,7 +270,8 @@ def _count_frames(metadata: VideoMetadata, fps: float | None, frame_stride: int 
         return total if frame_stride is None or frame_stride < 1 else -(-total // frame_stride)
     duration = metadata.duration if getattr(metadata, "frame_times", None) is not None else None
     if duration is None:
-        duration = total / metadata.fps if metadata.fps else 0.0
+        is_rate = metadata.fps is not None and 0 < metadata.fps < np.inf
+        duration = total / metadata.fps if is_rate else 0.0
     return max(1, int(duration * fps + 1e-6)) if 0 < fps < np.inf else 1
 
 
@@ -284,6 +290,8 @@ def _list_videos(videos: Any) -> list[Any]:
             return [list(videos)]
         return [video for item in videos for video in _list_videos(item)]
     if getattr(videos, "ndim", None) == 5:
+        if len(videos) == 0:
+            raise ValueError(f"`videos` of shape {tuple(videos.shape)} holds no video.")
         return list(videos)
     return [videos]
 

@@ -13,7 +13,7 @@ from transformers.video_utils import VideoMetadata
 
 from .addresses_s2d import fetched_file
 from .file_names_s2d import is_url
-from .frames_s2d import list_frame_files, read_image, sample_frame_indices, to_rgb
+from .frames_s2d import check_num_frames, list_frame_files, read_image, sample_frame_indices, to_rgb
 from .video_files_s2d import LONGEST_FRAME, VideoFile, open_video, tell_damage
 from .video_limits_s2d import check_limit
 
@@ -361,10 +361,12 @@ def spread_evenly(metadata: VideoMetadata, num_frames: int) -> np.ndarray:
 
     Raises:
         ValueError: if the video has no frames, or `num_frames` is less than 1.
+        TypeError: if it is no whole number.
     """
+    check_num_frames(num_frames)
     times = getattr(metadata, "frame_times", None)
     total = metadata.total_num_frames
-    if times is None or total <= num_frames or num_frames < 1:
+    if times is None or total <= num_frames:
         return sample_frame_indices(total, num_frames)
     times = np.concatenate([[0.0], np.cumsum(np.minimum(np.diff(times), LONGEST_FRAME))])
     # in frames, so that an even rate gives what counting gives
@@ -381,15 +383,18 @@ def window_at_rate(metadata: VideoMetadata, num_frames: int, fps: float) -> np.n
         shorter.
 
     Raises:
-        ValueError: if `num_frames` or `fps` is not positive, or the frames' times are unknown.
+        ValueError: if the video has no frames, `num_frames` or `fps` is not positive, or the frames' times are not
+            known.
+        TypeError: if `num_frames` is no whole number.
     """
-    if num_frames < 1:
-        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
+    check_num_frames(num_frames)
+    if metadata.total_num_frames < 1:
+        raise ValueError("The video has no frames.")
     if not 0 < fps < np.inf:
         raise ValueError(f"`fps` must be positive and finite, got {fps}.")
     times = getattr(metadata, "frame_times", None)
     if times is None:
-        if not metadata.fps:
+        if metadata.fps is None or not 0 < metadata.fps < np.inf:
             raise ValueError(
                 "`fps` needs the video's own frame rate, which frames and folders don't have: pass `video_metadata` "
                 "with `fps`, or use `frame_stride`."

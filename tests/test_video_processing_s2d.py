@@ -137,7 +137,7 @@ def test_processor_without_a_number_of_frames_takes_all_there_are(plain, tmp_pat
     for wrong in (0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="`fps` must be positive"):
             everything(clip, fps=wrong, **known)
-    with pytest.raises(ValueError, match="`stride` must be at least 1"):
+    with pytest.raises(ValueError, match="`frame_stride` must be a whole number from 1"):
         everything(clip, frame_stride=0, **known)
     with pytest.raises(ValueError, match="video's own frame rate"):
         everything(clip, fps=5)
@@ -519,7 +519,7 @@ def test_a_decoder_is_chosen_by_an_argument_and_not_saved(processor, tmp_path):
 def test_impossible_samplings_are_named(plain, tmp_path):
     video = write_video(tmp_path / "a.mp4", counting_frames(20))
     for arguments, message in (
-        ({"num_frames": 0}, "`num_frames` must be at least 1"),
+        ({"num_frames": 0}, "`num_frames` must be a whole number from 1"),
         ({"fps": 0.0}, "`fps` must be positive"),
         ({"fps": float("inf")}, "`fps` must be positive and finite"),
         ({"video_backend": "ffmpeg"}, "pyav, decord"),

@@ -73,8 +73,11 @@ class EmotionAnchors(nn.Module):
             have been trained.
 
         Raises:
-            ValueError: if no class's queue is full yet.
+            ValueError: if no class's queue is full yet, or the features have another shape.
         """
+        if features.ndim != 2 or features.shape[1] != self.features.shape[2]:
+            wanted = f"(batch_size, {self.features.shape[2]})"
+            raise ValueError(f"`features` must be {wanted}, got {tuple(features.shape)}.")
         if not bool(self.ready.any()):
             raise ValueError(f"No class has its {self.queue_size} anchors yet: there are no soft targets.")
         features = nn.functional.normalize(features.to(self.features.dtype), dim=-1)
@@ -82,6 +85,9 @@ class EmotionAnchors(nn.Module):
         similarity = torch.einsum("bd,cqd->bcq", features, anchors)
         nearest, index = similarity.topk(self.num_neighbours, dim=-1)  # (batch_size, num_labels, k)
         nearest = nearest * self.ready[None, :, None]
+        # features that are all zero are similar to nothing: all anchors count alike
+        has_weight = nearest.sum(dim=(1, 2), keepdim=True) != 0
+        nearest = torch.where(has_weight, nearest, self.ready[None, :, None].to(nearest.dtype))
         classes = torch.arange(len(self.counts), device=index.device)[None, :, None]
         opinions = self.probabilities[classes, index]  # (batch_size, num_labels, k, num_labels)
         weighted = (nearest[..., None] * opinions).sum(dim=(1, 2))
@@ -97,10 +103,15 @@ class EmotionAnchors(nn.Module):
 
         Returns:
             `torch.Tensor` of shape `()`; zero, and still connected to the logits, before any class's queue is full.
+
+        Raises:
+            ValueError: if the shapes don't fit each other.
         """
         if not bool(self.ready.any()):
             return logits.float().sum() * 0.0
         targets = self.soft_targets(features.detach())
+        if logits.shape != targets.shape:
+            raise ValueError(f"`logits` must be {tuple(targets.shape)}, got {tuple(logits.shape)}.")
         return nn.functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
     @torch.no_grad()

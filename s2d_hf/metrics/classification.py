@@ -215,7 +215,7 @@ def _read_label_names(label_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(label_names)
     if not names or isinstance(label_names, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"`label_names` must be a list of strings, one for each class, got {label_names!r}.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted({name if name.isprintable() else repr(name) for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"`label_names` must differ from each other, but {', '.join(repeated)} repeats.")
     return names

@@ -109,10 +109,10 @@ class S2DTimeline:
         if not 0 < fps <= MAX_FPS:  # nor if it is not a number
             raise ValueError(f"`fps` must be positive, {MAX_FPS} at most, got {fps}.")
         for name, value in (("window_stride", window_stride), ("detect_every", detect_every)):
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be positive, got {value}.")
         for name, value in (("max_gap", max_gap), ("min_duration", min_duration), ("switch_cost", switch_cost)):
-            if value < 0:
+            if not value >= 0:
                 raise ValueError(f"`{name}` must not be negative, got {value}.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")

@@ -1,5 +1,6 @@
 """What is known of a video's faces over time: tables, JSON and CSV."""
 
+import csv
 import json
 import math
 import os
@@ -134,7 +135,11 @@ class VideoTimeline:
         """
         One row for each window of each track: `video`, `track`, `start`, `time` (its middle) and `end` in seconds,
         `label` (the most probable one) and its `score`, `segment` (the smoothed label), the box `x1`, `y1`, `x2`,
-        `y2` at `time` in pixels, and a column of probabilities under each label's name.
+        `y2` at `time` in pixels, and a column of probabilities under each label's name; with `_score` behind it where
+        that is one of these columns' names.
+
+        Raises:
+            ValueError: if a label repeats.
         """
         video = printable(self.source)
         rows = []
@@ -148,13 +153,17 @@ class VideoTimeline:
                     [video, face.track, face.starts[window], time, face.ends[window], self.labels[best],
                      scores[best], face.segment_at(float(time)).label, *box, *scores]
                 )  # fmt: skip
-        frame = pd.DataFrame(rows, columns=[*TABLE_FIELDS, *self.labels])
+        frame = pd.DataFrame(rows, columns=[*TABLE_FIELDS, *_score_columns(self.labels)])
         text = {"video": "str", "label": "str", "segment": "str"}
         return frame.astype({name: text.get(name, "int64" if name == "track" else "float64") for name in frame})
 
     def to_csv(self, path: str | os.PathLike | None = None) -> str | None:
         """Writes [`to_dataframe`] as CSV, or returns it as text."""
-        text = self.to_dataframe().to_csv(index=False, float_format="%.6g")
+        frame = self.to_dataframe()
+        # a lone carriage return ends a line for readers, and is not quoted otherwise
+        has_return = any("\r" in name for name in (*frame["video"][:1], *self.labels))
+        quoting = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+        text = frame.to_csv(index=False, float_format="%.6g", quoting=quoting)
         return _write_or_return(text, path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,11 +255,15 @@ def smooth_labels(scores: np.ndarray, switch_cost: float = 1.0) -> np.ndarray:
         `np.ndarray` of shape `(num_windows,)`: indices of labels.
 
     Raises:
-        ValueError: if `scores` is not two-dimensional, has no rows, or `switch_cost` is negative.
+        ValueError: if `scores` is not two-dimensional, empty, or not finite, or `switch_cost` is negative.
     """
-    if scores.ndim != 2 or len(scores) == 0:
-        raise ValueError(f"`scores` must be (num_windows, num_labels) with a window at least, got {scores.shape}.")
-    if switch_cost < 0:
+    if scores.ndim != 2 or scores.size == 0:
+        raise ValueError(
+            f"`scores` must be (num_windows, num_labels) with a window and a label at least, got {scores.shape}."
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("`scores` hold NaN or infinite values.")
+    if not switch_cost >= 0:
         raise ValueError(f"`switch_cost` must not be negative, got {switch_cost}.")
     gains = np.log(np.clip(scores, 1e-9, None))
     total = gains[0]
@@ -280,8 +293,18 @@ def find_segments(
         labels (`Sequence[str]`): Names of the labels.
         start (`float`), end (`float`): Of the track, in seconds.
         switch_cost (`float`): See [`smooth_labels`].
+
+    Raises:
+        ValueError: see [`smooth_labels`]; if lengths don't fit, or `times` don't ascend from `start` to `end`.
     """
     path = smooth_labels(scores, switch_cost)
+    if times.shape != scores.shape[:1] or len(labels) != scores.shape[1]:
+        raise ValueError(
+            f"`scores` of shape {scores.shape} need a time each row and a label each column, got `times` of shape "
+            f"{times.shape} and {len(labels)} `labels`."
+        )
+    if not (np.diff([start, *times, end]) >= 0).all():
+        raise ValueError(f"`times` must ascend from `start` ({start:g}) to `end` ({end:g}).")
     changes = np.flatnonzero(np.diff(path)) + 1
     firsts = [0, *changes.tolist()]
     lasts = [*changes.tolist(), len(path)]
@@ -295,6 +318,19 @@ def find_segments(
         )
         for i, (first, last) in enumerate(zip(firsts, lasts, strict=True))
     ]
+
+
+def _score_columns(labels: Sequence[str]) -> list[str]:
+    """A name for each label's column of scores, none of them another column's."""
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"The labels of a table's columns must differ from each other, got {list(labels)}.")
+    names: list[str] = []
+    for label in labels:
+        name = label
+        while name in TABLE_FIELDS or name in names or (name != label and name in labels):
+            name += "_score"
+        names.append(name)
+    return names
 
 
 def _write_or_return(text: str, path: str | os.PathLike | None) -> str | None:
