@@ -1,16 +1,21 @@
 """Models for predictions: whole, or not at all."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, logging
 
 from .configuration_s2d import S2DConfig
+
+# Numbers that cost no memory to speak of.
+_SMALL = 10_000_000
 
 
 def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -> PreTrainedModel:
@@ -31,6 +36,8 @@ def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # transformers' report in many lines, of what the error below says in one
     try:
+        if os.path.isdir(folder):
+            _check_files(Path(folder), S2DConfig.from_pretrained(folder))
         model, found = model_class.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
         )
@@ -49,6 +56,33 @@ def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -
     if said:
         raise ValueError(f"The weights of {folder} don't fit its configuration; {'; '.join(said)}.")
     return model
+
+
+def _check_files(folder: Path, config: S2DConfig) -> None:
+    """
+    Refuses, before memory is taken, weights that lie elsewhere, and a configuration of another size than they are.
+
+    Raises:
+        ValueError: if they are not those of the configuration.
+    """
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if index.is_file():
+        try:
+            names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(f"{index} is damaged ({error or type(error).__name__}).") from error
+        if any(Path(name).name != name for name in names):
+            raise ValueError(f"{index} names files outside of the folder: {', '.join(sorted(names))}.")
+    files = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    size = sum(path.stat().st_size for path in files)
+    width = config.hidden_size
+    wanted = config.num_hidden_layers * width * (4 * width + 2 * config.intermediate_size)  # and some more
+    wanted += (config.image_size // config.patch_size) ** 2 * width
+    if files and wanted > 8 * size + _SMALL:  # less than a bit for each
+        raise ValueError(
+            f"The weights of {folder} don't fit its configuration, which asks for {wanted:,} numbers and more; its "
+            f"files have {size:,} bytes."
+        )
 
 
 @contextmanager

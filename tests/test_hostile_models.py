@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from s2d_hf import MobileFaceNetLandmarkEncoder, S2DConfig, S2DForVideoClassification, S2DVideoProcessor
 from s2d_hf.timeline import S2DTimeline
@@ -109,6 +112,31 @@ def test_files_that_are_no_settings_are_refused(whole, tmp_path, file, content):
     (folder / file).write_bytes(content)
     refused = use(folder)
     assert refused is not None and "model" in refused and "\n" not in refused, refused
+
+
+def test_weights_cannot_lie_outside_of_the_folder(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "model"))
+    (folder / "model.safetensors").rename(tmp_path / "x.safetensors")
+    names = load_file(tmp_path / "x.safetensors")
+    for place in ("../x.safetensors", str(tmp_path / "x.safetensors")):
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, place)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        assert f"names files outside of the folder: {place}" in use(folder)
+    for content in ("[]", "{}", "[" * 100_000, '{"weight_map": 3}'):
+        (folder / "model.safetensors.index.json").write_text(content)
+        assert "index.json is damaged" in use(folder)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"hidden_size": 65536}, {"intermediate_size": 262144, "num_hidden_layers": 1024}, {"image_size": 16384}]
+)
+def test_sizes_of_other_models_cost_no_memory(whole, tmp_path, fields):
+    folder = Path(shutil.copytree(whole, tmp_path / "model"))
+    change(folder, CONFIG, fields)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = use(folder)
+    assert re.search(r"don't fit its configuration, which asks for [\d,]+ numbers and more; its files have", refused)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
 def test_settings_cannot_name_files_outside_of_the_folder(whole, tmp_path):

@@ -1,5 +1,7 @@
 """An analyser in a process of its own: a video may crash it or make it stand still, and the job goes on."""
 
+import contextlib
+import math
 import os
 import pickle
 import signal
@@ -17,7 +19,7 @@ import torch
 
 from ..model_options import hide_loading_bars
 from ..timeline.results import VideoTimeline
-from .worker import Analyser, AnalyserLostError, ProcessDiedError
+from .worker import Analyser, AnalyserLostError, ProcessDiedError, describe
 
 # Seconds without a frame or a result after which a video is ended. No decoder or download that works takes as long:
 # what these themselves notice (`S2D_STALL_SECONDS`) is ended much earlier.
@@ -32,7 +34,8 @@ class IsolatedAnalyser:
     """
     Calls an analyser in another process, which is started anew for the next video if it has died.
 
-    For POSIX systems. The process ends with the one that started it, also if that is killed.
+    For POSIX systems. The process ends within a second of the one that started it, also if that is killed; one that
+    hangs in a decoder which lets nothing else run stays until it is killed as well.
 
     Args:
         factory (`Callable`): Makes the analyser, in the other process; it must be picklable.
@@ -43,6 +46,8 @@ class IsolatedAnalyser:
     """
 
     def __init__(self, factory: Callable[[], Analyser], stall_limit: float = STALL_LIMIT):
+        if not stall_limit > 0:  # nor if it is not a number
+            raise ValueError(f"`stall_limit` must be positive, got {stall_limit}.")
         self.factory = factory
         self.stall_limit = stall_limit
         self._process: subprocess.Popen | None = None
@@ -60,15 +65,8 @@ class IsolatedAnalyser:
             try:
                 self._start()
             except Exception as error:
-                raise AnalyserLostError(f"The model could not be loaded again: {error}") from error
-        try:
-            self._connection.send(source)
-            return self._wait()
-        except (EOFError, ConnectionError):
-            raise ProcessDiedError(f"the process died ({self._end()})") from None
-        except (KeyboardInterrupt, TimeoutError):
-            self._end()
-            raise
+                raise AnalyserLostError(f"The model could not be loaded again: {describe(error)}") from error
+        return self._ask(source, self.stall_limit)
 
     def close(self) -> None:
         """Ends the process."""
@@ -78,28 +76,44 @@ class IsolatedAnalyser:
     def _start(self) -> None:
         self._connection, other = Pipe()
         with other:
-            program = _PROGRAM.format(path=sys.path, module=__name__, handle=other.fileno())
+            path = [os.fspath(entry) for entry in sys.path]
+            program = _PROGRAM.format(path=path, module=__name__, handle=other.fileno())
             self._process = subprocess.Popen([sys.executable, "-c", program], pass_fds=(other.fileno(),))
         try:
-            self._connection.send((os.getpid(), torch.get_num_threads(), pickle.dumps(self.factory)))
-            self._wait(forever=True)
-        except (EOFError, ConnectionError):
-            raise RuntimeError(f"The process that loads the model died ({self._end()}).") from None
+            self._ask((os.getpid(), torch.get_num_threads(), pickle.dumps(self.factory)), math.inf)
+        except ProcessDiedError as error:
+            raise RuntimeError(f"Where the model is loaded, {error}.") from None
         except BaseException:
-            self._end()
+            self.close()
             raise
 
-    def _wait(self, forever: bool = False) -> Any:
-        """What the other process answers; meanwhile, it says that it lives."""
-        seen = ""
+    def _ask(self, request: Any, limit: float) -> Any:
+        """Sends a request and waits for what the other process answers; meanwhile, it says that it lives."""
+        try:
+            self._connection.send(request)
+            kind, content = self._wait(limit)
+        except (EOFError, ConnectionError):
+            raise ProcessDiedError(f"the process died ({self._end()})") from None
+        except BaseException:  # its answer must not be taken for that to a later request
+            self._end()
+            raise
+        if kind == "error":
+            raise content
+        return content
+
+    def _wait(self, limit: float) -> tuple[str, Any]:
+        seen, silent, step = "", 0.0, min(_BEAT, limit)
         while True:
-            if not self._connection.poll(None if forever else self.stall_limit):
-                raise TimeoutError(f"it was ended after {self.stall_limit:g} s in which nothing happened{seen}")
+            # in steps, as a job that is stopped (Ctrl-Z) stands still without fault
+            if not self._connection.poll(step):
+                silent += step
+                if silent >= limit:
+                    raise TimeoutError(f"it was ended after {limit:g} s in which nothing happened{seen}")
+                continue
+            silent = 0.0
             kind, content = self._connection.recv()
-            if kind == "result":
-                return content
-            if kind == "error":
-                raise content
+            if kind != "at":
+                return kind, content
             seen = f", at {content:.1f} s of the video"
 
     def _end(self) -> str:
@@ -116,6 +130,7 @@ class IsolatedAnalyser:
 def serve(handle: int) -> None:
     """The other process: loads the analyser and calls it, until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both, and the first one decides
+    os.dup2(2, 1)  # what is printed here is none of the job's results
     connection = Connection(handle)
     parent, num_threads, factory = connection.recv()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -126,13 +141,11 @@ def serve(handle: int) -> None:
     except Exception as error:
         connection.send(("error", _picklable(error)))
         return
-    connection.send(("result", None))
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):  # nobody asks, or listens, any more
+        connection.send(("result", None))
+        while True:
             source = connection.recv()
-        except EOFError:
-            return
-        connection.send(_answer(analyser, source, connection))
+            connection.send(_answer(analyser, source, connection))
 
 
 def _answer(analyser: Analyser, source: str, connection: Connection) -> tuple[str, Any]:
@@ -171,9 +184,10 @@ class _RemoteTraceback(Exception):
 def _picklable(error: Exception) -> "_Error":
     text = "".join(traceback.format_exception(error))
     try:
+        str(error)
         pickle.loads(pickle.dumps(error))
     except Exception:
-        error = RuntimeError(f"{type(error).__name__}: {error}")
+        error = RuntimeError(describe(error))
     return _Error(error, text)
 
 

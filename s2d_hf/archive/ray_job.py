@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -170,7 +171,7 @@ def _ends_where_it_stands_still(analyser: Analyser, seconds: float) -> Analyser:
     """Ends the process where nothing happens in a video, even if the interpreter itself stands still."""
 
     def start_again(_: float = 0.0) -> None:
-        if seconds != math.inf:
+        if seconds < threading.TIMEOUT_MAX:
             faulthandler.dump_traceback_later(seconds, exit=True)  # takes the place of the one before
 
     def analyse(source: str, progress: bool = True) -> VideoTimeline:

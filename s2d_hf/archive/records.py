@@ -317,9 +317,12 @@ class ArchiveRecords:
             outcome = _read_json(path)
             if file_key(outcome["name"]) != key or outcome["status"] != status:
                 raise ValueError("it is the outcome of another video")
+            if status == "failed" and not isinstance(outcome["reason"], str):
+                raise ValueError("it has no reason")
+            pa.Table.from_pylist([outcome], schema=VIDEOS_SCHEMA)
             return outcome
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged ({error or type(error).__name__})") from error
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({on_one_line(str(error)) or type(error).__name__})") from error
 
     def _find_fault(self, key: str, status: str) -> str | None:
         """What is wrong with what was written of a video."""
@@ -344,7 +347,8 @@ class ArchiveRecords:
                 reason = f"begun {_times(len(lines))} and not finished: the process died, or is still at it"
                 try:
                     name = json.loads(lines[0])["name"]
-                except (KeyError, TypeError, ValueError):  # a kill or a full disk cut it off
+                    name = name if file_key(name) == key else key
+                except (LookupError, RecursionError, TypeError, ValueError):  # a kill or a full disk cut it off
                     name = key
                 outcomes.append({"name": name, "status": UNFINISHED, "reason": reason, "attempts": len(lines)})
         return sorted(outcomes, key=lambda outcome: natural_order(outcome["name"]))
@@ -361,6 +365,11 @@ class ArchiveRecords:
     def _agree_on_settings(self, settings: dict[str, Any]) -> None:
         # a run that came to nothing, as with a model that isn't there, binds nobody
         is_unused = not self.statuses() and not _keys_of_files(self.folder / "attempts", ".jsonl")
+        if not self._settings_path.exists() and not is_unused:
+            raise ValueError(
+                f"{self.folder} holds results, and its settings.json, which said what they were computed with, is "
+                "gone: put it back, or use another output folder."
+            )
         if not self._settings_path.exists() or is_unused:
             self._write(self._settings_path, _to_json({"format_version": FORMAT_VERSION, "settings": settings}))
             return
@@ -383,7 +392,7 @@ class ArchiveRecords:
             if stored["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"its format_version is {stored['format_version']}, and {FORMAT_VERSION} is known")
             return dict(stored["settings"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{self._settings_path} can't be read: {error}. Use another output folder.") from error
 
     def _write(self, path: Path, content: bytes) -> None:

@@ -74,14 +74,22 @@ def _try_item(item: ArchiveItem, analyser: Analyser, records: ArchiveRecords, at
         raise
     except Exception as error:  # one broken video must not stop the others
         # of a temporary file nobody wants to know the name
-        reason = f"{type(error).__name__}: {error}".replace(path, _place(item))
+        reason = describe(error).replace(path, _place(item))
         trace = traceback.format_exc()
         records.save_failure(item.name, reason, _place(item), attempts, time.monotonic() - started, trace)
         return "failed"
+
+
+def describe(error: Exception) -> str:
+    """An exception's name and message."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # which a library's own may not be able to tell
+        return type(error).__name__
 
 
 def _place(item: ArchiveItem) -> str:
     return item.path or item.name
 
 
-__all__ = ["MAX_ATTEMPTS", "Analyser", "AnalyserLostError", "ProcessDiedError", "analyse_item"]
+__all__ = ["MAX_ATTEMPTS", "Analyser", "AnalyserLostError", "ProcessDiedError", "analyse_item", "describe"]

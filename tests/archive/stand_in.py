@@ -16,12 +16,20 @@ from s2d_hf.timeline.results import FaceTimeline, Segment, VideoTimeline
 LABELS = ("happy", "sad", "neutral")
 
 
+class UntoldError(Exception):
+    """Of a library that can't tell its own errors."""
+
+    def __str__(self) -> str:
+        raise AttributeError("message")
+
+
 class StandIn:
     """
     Invents a timeline from a file's bytes, the same for the same bytes.
 
     Files that begin with `broken`, `no face`, `poison` (kills the process), `deadly once` (kills the first process),
-    `lost gpu` (the GPU fails), `slow` or `stands still` are what they say. `calls`, a file, gets a line with the
+    `lost gpu` (the GPU fails), `slow`, `stands still`, `cut off`, `no server` or `untold` (the
+    error has no message) are what they say. `calls`, a file, gets a line with the
     content and process of each call when it begins.
     """
 
@@ -50,6 +58,12 @@ class StandIn:
             for second in range(3):
                 time.sleep(1.1)
                 on_progress(float(second))
+        if content.startswith(b"cut off"):  # as PyAV says it; it is the file that ends, and not the process
+            raise EOFError("the file ends")
+        if content.startswith(b"no server"):
+            raise ConnectionRefusedError("nobody answers")
+        if content.startswith(b"untold"):
+            raise UntoldError
         if content.startswith(b"broken"):
             raise ValueError(f"{source} is no video:\nits header is missing")
         tracks = [] if content.startswith(b"no face") else [invent_track(content)]

@@ -30,7 +30,7 @@ def refuse_again(folder: Path) -> StandIn:
 def test_a_job_survives_what_its_videos_do(tmp_path):
     """Crashes, a lost GPU, a video that stands still, and one that is only slow: each video has one outcome."""
     contents = MIXED | {"2.mp4": "poison", "4.mp4": "lost gpu", "5.mp4": "stands still"}
-    contents |= {"6.mp4": "slow"}
+    contents |= {"6.mp4": "slow", "7.mp4": "cut off", "8.mp4": "untold", "9.mp4": "no server"}
     write_archive(tmp_path / "videos", contents)
     items = list_videos(tmp_path / "videos")
     records = ArchiveRecords(tmp_path / "out", SETTINGS)
@@ -39,22 +39,25 @@ def test_a_job_survives_what_its_videos_do(tmp_path):
     summary = run_processes(
         items, tmp_path / "out", stand_in(tmp_path / "calls"), SETTINGS, progress=False, stall_limit=2.5
     )
-    assert (summary.num_videos, summary.num_done, summary.num_without_face, summary.num_failed) == (11, 8, 1, 3)
+    assert (summary.num_videos, summary.num_done, summary.num_without_face, summary.num_failed) == (12, 6, 1, 6)
     assert "died 3 times" in summary.failures["2.mp4"]
     stood_still = "TimeoutError: it was ended after 2.5 s in which nothing happened, at 2.5 s of the video"
     assert summary.failures["5.mp4"] == stood_still
     assert summary.failures["bad.mp4"].startswith("ValueError: ")
+    assert [summary.failures[f"{i}.mp4"] for i in (7, 8, 9)] == [
+        "EOFError: the file ends", "RuntimeError: UntoldError", "ConnectionRefusedError: nobody answers",
+    ]  # fmt: skip
     calls = (tmp_path / "calls").read_text().splitlines()
     assert Counter(read_calls(tmp_path / "calls")) == Counter([*contents.values(), "lost gpu"])
     processes = {int(line.split()[-2]) for line in calls}
     assert len(processes) == 3 and os.getpid() not in processes
     assert not any(is_alive(process) for process in processes)
-    for name in ("2.mp4", "5.mp4"):  # the table of the others, by the analyser in this process
+    for name in summary.failures:  # the table of the others, by the analyser in this process
         (tmp_path / "videos" / name).unlink()
     pd.testing.assert_frame_equal(read_archive(tmp_path / "out"), expected_table(tmp_path / "videos"))
 
 
-def test_errors_are_those_of_the_analyser(tmp_path):
+def test_errors_are_those_of_the_analyser(tmp_path, monkeypatch):
     write_archive(tmp_path, {"bad.mp4": "broken", "a.mp4": "one"})
     analyser = IsolatedAnalyser(stand_in(tmp_path / "calls"))
     with pytest.raises(ValueError, match="its header is missing") as error:
@@ -65,14 +68,46 @@ def test_errors_are_those_of_the_analyser(tmp_path):
     in_this_process = StandIn(tmp_path / "calls")(str(tmp_path / "a.mp4"))
     pd.testing.assert_frame_equal(analyser(str(tmp_path / "a.mp4")).to_dataframe(), in_this_process.to_dataframe())
     assert (tmp_path / "calls").read_text().splitlines()[-1].endswith(f" {torch.get_num_threads()}")
+    # whatever ends the waiting: the answer that was on its way is not taken for that of the next video
+    wait = analyser._wait
+    monkeypatch.setattr(analyser, "_wait", lambda limit: (_ for _ in ()).throw(OverflowError))
+    with pytest.raises(OverflowError):
+        analyser(str(tmp_path / "bad.mp4"))
+    monkeypatch.setattr(analyser, "_wait", wait)
+    pd.testing.assert_frame_equal(analyser(str(tmp_path / "a.mp4")).to_dataframe(), in_this_process.to_dataframe())
     analyser.close()
+
+
+def test_a_job_that_was_stopped_has_not_stood_still():
+    """Ctrl-Z, for longer than the limit: the clock is the number of looks."""
+
+    class Connection:
+        looks = 0
+
+        def poll(self, seconds: float) -> bool:
+            self.looks += 1
+            time.sleep(0.6 if self.looks == 1 else 0)  # stopped here
+            return self.looks == 3
+
+        def recv(self) -> tuple[str, str]:
+            return "result", "answer"
+
+    analyser = object.__new__(IsolatedAnalyser)
+    analyser._connection = Connection()
+    assert analyser._wait(3.0) == ("result", "answer")
+    analyser._connection = Connection()
+    with pytest.raises(TimeoutError, match="after 2 s"):
+        analyser._wait(2.0)
 
 
 def test_a_model_that_cannot_be_loaded_says_why():
     with pytest.raises(OSError, match=r"^There is no model here.$"):
         IsolatedAnalyser(refuse)
-    with pytest.raises(RuntimeError, match=r"The process that loads the model died \(exit code 7\)"):
+    with pytest.raises(RuntimeError, match=r"Where the model is loaded, the process died \(exit code 7\)"):
         IsolatedAnalyser(functools.partial(os._exit, 7))
+    for limit in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="`stall_limit` must be positive"):
+            IsolatedAnalyser(refuse, limit)
 
 
 def test_a_model_that_cannot_be_loaded_again_is_no_fault_of_videos(tmp_path):

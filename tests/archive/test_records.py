@@ -152,9 +152,14 @@ def test_other_settings_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"fps was 8.0 and is 4.0 now; stride was not set and is 8 now") as error:
         ArchiveRecords(tmp_path, SETTINGS | {"fps": 4.0, "stride": 8, "sizes": [1, 2], "dtype": torch.float16})
     assert "another output folder" in str(error.value) and "dtype" not in str(error.value)
-    (tmp_path / "settings.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"settings.json can't be read"):
+    for content in ("[]", "[" * 100_000, "{"):
+        (tmp_path / "settings.json").write_text(content)
+        with pytest.raises(ValueError, match=r"settings.json can't be read"):
+            ArchiveRecords(tmp_path, SETTINGS)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ValueError, match=r"holds results, and its settings.json.* is gone"):
         ArchiveRecords(tmp_path, SETTINGS)
+    (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="no folder of an archive"):
         read_archive(tmp_path / "windows")
 
@@ -258,7 +263,9 @@ def test_damaged_outcomes_are_named_and_made_anew(tmp_path, status):
     (path,) = (path for path in (tmp_path / "videos" / status).iterdir() if path.name.startswith("a.mp4"))
     whole = path.read_bytes()
     others = [b"{}", b"[1]", b"null", whole.replace(b"a.mp4", b"c.mp4"), whole.replace(status.encode(), b"else")]
-    for content in [whole[: len(whole) // 2], b"", b"\xff" * 20, *others]:
+    wrong = [{"attempts": "many"}, {"duration": "x"}, {"path": ["a"]}, {"width": 10**30}, {"cuts": 5}, {"reason": 3}]
+    others += [json.dumps(json.loads(whole) | fields).encode() for fields in wrong]
+    for content in [whole[: len(whole) // 2], b"", b"\xff" * 20, b"[" * 100_000, *others]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"{path} is damaged.*Run the job again"):
             summarise(tmp_path)
@@ -286,7 +293,7 @@ def test_records_of_the_first_version_are_read(tmp_path):
 
 def test_an_attempt_that_was_cut_off_is_listed(tmp_path):
     records = ArchiveRecords(tmp_path, SETTINGS)
-    for content in (b'{"name": "a.m', b"\xff\xfe", b"[]\n"):
+    for content in (b'{"name": "a.m', b"\xff\xfe", b'{"name": 5}', b'{"name": "\\ud800"}', b"[" * 100_000, b"[]\n"):
         (tmp_path / "attempts" / f"{file_key('a.mp4')}.jsonl").write_bytes(content)
         assert list(records.summarise().failures) == [file_key("a.mp4")]
         assert records.pending([ArchiveItem("a.mp4")]) == [0]
