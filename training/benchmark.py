@@ -128,6 +128,7 @@ def run_benchmark(arguments: argparse.Namespace, more: list[str]) -> None:
     check_arguments(arguments, more, benchmark)
     output_dir = arguments.output_dir or Path("outputs") / benchmark.name.lower()
     recipes = read_recipes(arguments, more, benchmark, output_dir)
+    collect_results(output_dir, benchmark)  # what can't be used of earlier runs is told now, and not at the end
     for recipe in recipes.values():  # a mistake in the fifth fold is told before the first one is trained
         check_recipe(recipe)
     broken = []

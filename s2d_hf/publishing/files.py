@@ -112,13 +112,17 @@ def is_left_out(name: str, leave_out: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(Path(name).name, pattern) for pattern in leave_out)
 
 
-def find_too_large(files: Mapping[str, Path]) -> list[Problem]:
-    """The texts among some files that are too large, by their names in the repository; nothing is read."""
-    found = [
-        find_size_problem(name, path, *(() if name == CARD_NAME else (MAX_TEXT_SIZE,)))
-        for name, path in files.items()
-        if path.is_file() and not name.lower().endswith(_NO_TEXTS)
-    ]
+def find_unreadable(files: Mapping[str, Path]) -> list[Problem]:
+    """
+    The texts among some files that must not be read, by their names in the repository: those that are too large, and
+    pipes and devices, which may have no end. Nothing is read here.
+    """
+    found = []
+    for name, path in files.items():
+        if path.exists() and not path.is_file():
+            found.append(Problem(name, "It is no file: remove it."))
+        elif path.is_file() and not name.lower().endswith(_NO_TEXTS):
+            found.append(find_size_problem(name, path, *(() if name == CARD_NAME else (MAX_TEXT_SIZE,))))
     return [problem for problem in found if problem is not None]
 
 
@@ -197,7 +201,7 @@ __all__ = [
     "TRAINING_FILES",
     "FolderFiles",
     "find_pickle",
-    "find_too_large",
+    "find_unreadable",
     "is_left_out",
     "sort_files",
 ]

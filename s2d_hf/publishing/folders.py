@@ -14,7 +14,7 @@ from ..configuration_s2d import S2DConfig
 from ..modeling_s2d import CLASSIFIERS
 from .cards import CARD_NAME, find_card_problems, linked_files
 from .code_files import check_syntax, find_code, imported_packages
-from .files import PROCESSOR_NAMES, find_too_large, is_left_out, sort_files
+from .files import PROCESSOR_NAMES, find_unreadable, is_left_out, sort_files
 from .probe import create_environment, probe_folder
 from .problems import Problem
 from .traces import find_home_folders, find_tokens
@@ -101,8 +101,8 @@ def check_folder(
     Checks a model's folder before it is uploaded, and reports all problems at once: files that don't belong there or
     are pickles, code, configuration, processors, weights, landmark encoder and card, access tokens in any of them, and
     whether a stranger can load it: in a new process in which `s2d_hf` can't be imported, with the folder's code alone,
-    without network, `pipeline` must give the scores of made frames without a warning. Texts that are too large are
-    told first, and nothing else is checked until they are smaller.
+    without network, `pipeline` must give the scores of made frames without a warning. Texts that are too large, and
+    pipes in their place, are told first, and nothing else is checked until they are gone.
 
     Args:
         folder (`str` or `Path`): The model's folder. Nothing is written into it.
@@ -133,9 +133,9 @@ def check_folder(
     card_file = folder / CARD_NAME if card is None else Path(card)
     read_first = [*_JSON_NAMES, *(path.name for path in folder.glob("*.py"))]
     texts = {name: folder / name for name in read_first if not is_left_out(name, leave_out)} | {CARD_NAME: card_file}
-    too_large = find_too_large(texts)
-    if too_large:
-        return FolderReport(folder, problems=too_large)
+    unreadable = find_unreadable(texts)
+    if unreadable:
+        return FolderReport(folder, problems=unreadable)
     settings, unread = _read_settings(folder)
     code, wrong = find_code(folder, settings)
     wrong += check_syntax(folder, code)
@@ -147,9 +147,9 @@ def check_folder(
     if card is not None:
         files[CARD_NAME] = card_file
     report = FolderReport(folder, dict(sorted(files.items())), sorted_files.left_out, sorted_files.problems)
-    too_large = find_too_large(files)
-    if too_large:
-        report.problems += too_large
+    unreadable = find_unreadable(files)
+    if unreadable:
+        report.problems += unreadable
         return report
     refused = {problem.where.rstrip("/") for problem in report.problems}
     # what is checked is what goes up, not what happens to lie beside it

@@ -12,6 +12,19 @@ VARIANTS = {
     "oversampling": "classes drawn equally often in training",
 }
 
+# What the report says of each fold, beside its scores.
+_NEEDED = (
+    "benchmark",
+    "fold",
+    "samples",
+    "left_out",
+    "seed",
+    "check_counts",
+    "validate_on_test",
+    "recipe",
+    "provenance",
+)
+
 
 def collect_results(folder: str | Path, benchmark: Benchmark) -> dict[str, dict[str, dict[str, Any]]]:
     """
@@ -27,10 +40,7 @@ def collect_results(folder: str | Path, benchmark: Benchmark) -> dict[str, dict[
             path = Path(folder, variant, f"fold-{fold}", "metrics.json")
             if not path.is_file():
                 continue
-            try:
-                metrics = dict(json.loads(path.read_text(encoding="utf-8")))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path} can't be read ({error}): remove it, and its fold is run again.") from error
+            metrics = _read_metrics(path)
             if (metrics.get("benchmark"), metrics.get("fold")) != (benchmark.name, fold):
                 raise ValueError(
                     f"{path} is of {metrics.get('benchmark')}, fold {metrics.get('fold')}, and not of "
@@ -38,6 +48,24 @@ def collect_results(folder: str | Path, benchmark: Benchmark) -> dict[str, dict[
                 )
             results.setdefault(variant, {})[fold] = metrics
     return results
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        ValueError: if the file is damaged, or what the report needs is missing; the message names it.
+    """
+    try:
+        metrics = dict(json.loads(path.read_text(encoding="utf-8")))
+        scores = [metrics["test"][name] for name in ("uar", "war")]
+        if not all(isinstance(score, float) and 0 <= score <= 1 for score in scores):
+            raise ValueError(f"UAR and WAR must be from 0 to 1, and are {scores}")
+        missing = [name for name in _NEEDED if name not in metrics]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+        return metrics
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} can't be used ({error}): remove it, and its fold is run again.") from error
 
 
 def build_report(benchmark: Benchmark, results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:

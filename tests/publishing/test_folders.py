@@ -410,3 +410,15 @@ def test_what_is_not_there_is_named(folder, tmp_path):
         check_folder(folder, card=tmp_path / "no.md")
     with pytest.raises(ValueError, match="`python` and `fresh_environment`"):
         check_folder(folder, python=os.devnull, fresh_environment=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+@pytest.mark.parametrize("name", ["config.json", "video_preprocessor_config.json", "README.md", "modeling_s2d.py"])
+def test_pipes_and_devices_are_not_read(folder, name):
+    """Which have no end, and fill the memory or wait for ever."""
+    for make in (os.mkfifo, lambda path: os.symlink("/dev/zero", path), os.mkdir):
+        path = folder / name
+        path.unlink() if path.is_file() or path.is_symlink() or path.is_fifo() else path.rmdir()
+        make(path)
+        report = check_folder(folder, probe=lambda *_: [])
+        assert [str(problem) for problem in report.problems] == [f"{name}: It is no file: remove it."]

@@ -223,7 +223,12 @@ def test_a_fold_that_breaks_stops_no_others(image_model, tmp_path, monkeypatch, 
     run_script(monkeypatch, *common)
     shown = capsys.readouterr().out
     assert shown.count("is finished") == 2 and "mean of 3 of 5 folds" in shown
-    metrics = out / "plain" / "fold-1" / "metrics.json"
-    metrics.write_text(metrics.read_text()[:100])
-    with pytest.raises(ValueError, match=r"fold-1/metrics.json can't be read .*remove it"):
-        collect_results(out, find_benchmark("DFEW"))
+    path = out / "plain" / "fold-1" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    nan = metrics | {"test": metrics["test"] | {"uar": float("nan")}}
+    others = [nan, metrics | {"test": {"uar": "x"}}, [1], {name: metrics[name] for name in metrics if name != "seed"}]
+    for content in (path.read_text()[:100], "[" * 100_000, *map(json.dumps, others)):
+        path.write_text(content)
+        with pytest.raises(SystemExit) as stopped:  # before anything is run
+            run_script(monkeypatch, *common)
+        assert re.search(r"fold-1/metrics.json can't be used .*remove it", stopped.value.code)
