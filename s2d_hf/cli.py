@@ -73,6 +73,13 @@ def _number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def _host_name(text: str) -> str:
+    """The type of an option that takes the name of a host, without a scheme, port or path."""
+    if re.fullmatch(r"[A-Za-z0-9_.:-]+", text) is None or text.count(":") == 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a host, such as faces.example.org")
+    return text
+
+
 def _add_archive(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "archive",
@@ -168,6 +175,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--allowed-host",
         action="append",
+        type=_host_name,
         metavar="NAME",
         help="another name under which the page is reached, as that of a proxy in front; may be repeated",
     )

@@ -4,6 +4,7 @@ Attacks the demo page with many made requests and counts wrong answers: `python 
 Wrong is: a success where none is due, an error of the server (5xx), content of a foreign file, or no answer.
 """
 
+import argparse
 import itertools
 import json
 import socket
@@ -260,4 +261,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sys.exit(min(1, main()))

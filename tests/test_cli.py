@@ -182,3 +182,10 @@ def test_closed_streams_are_not_replaced_by_others(tmp_path, closed, expected):
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert expected in done.stderr and bool(expected) == bool(done.stderr)
+
+
+@pytest.mark.parametrize("name", ["https://a.b/c", "a.b/c", "a.b:80", "", "a b"])
+def test_hosts_are_names(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", "--allowed-host", name])
+    assert "is no name of a host" in capsys.readouterr().err

@@ -72,6 +72,12 @@ def analyse_archive(
     """
     if not ray and (num_actors is not None or ray_address is not None):
         raise ValueError("`num_actors` and `ray_address` are for jobs on Ray: pass `ray=True` with them.")
+    if (
+        isinstance(source, (str, os.PathLike))
+        and os.path.isdir(source)
+        and Path(source).resolve() == Path(output).resolve()
+    ):
+        raise ValueError(f"`output` is the folder of the videos, {source}: name another one.")
     if stall_limit is not None and not stall_limit > 0:
         raise ValueError(f"`stall_limit` must be positive, got {stall_limit}.")
     from ..timeline.analysis import S2DTimeline

@@ -128,3 +128,10 @@ def test_ray_is_needed_only_for_jobs_on_ray():
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_results_do_not_go_among_the_videos(loaded, tmp_path):
+    videos = write_archive(tmp_path / "videos", {"a.mp4": "one"})
+    with pytest.raises(ValueError, match="`output` is the folder of the videos"):
+        analyse_archive(videos, tmp_path / "x" / ".." / "videos", "someone/model")
+    assert [path.name for path in videos.iterdir()] == ["a.mp4"]
