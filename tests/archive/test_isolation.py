@@ -129,6 +129,7 @@ def test_ctrl_c_ends_both_processes_and_is_not_the_videos_fault(tmp_path):
         from pathlib import Path
         from s2d_hf.archive import ArchiveRecords, list_videos, run_processes
         from tests.archive.stand_in import stand_in
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs these tests may have ignored
         folder = Path({str(tmp_path)!r})
         with open(folder / "runs", "a") as file:
             file.write("x")
