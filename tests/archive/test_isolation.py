@@ -126,8 +126,9 @@ def test_ctrl_c_ends_both_processes_and_is_not_the_videos_fault(tmp_path):
     write_archive(tmp_path / "videos", {"1.mp4": "one", "2.mp4": "stands still"})
     (tmp_path / "script.py").write_text(
         textwrap.dedent(f"""
+        import signal
         from pathlib import Path
-        from s2d_hf.archive import ArchiveRecords, list_videos, run_processes
+        from s2d_hf.archive import list_videos, run_processes
         from tests.archive.stand_in import stand_in
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs these tests may have ignored
         folder = Path({str(tmp_path)!r})
