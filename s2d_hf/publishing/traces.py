@@ -13,11 +13,15 @@ from .problems import Problem
 _TOKENS = {
     "the Hugging Face Hub": r"(?:hf_|api_org_)(?P<secret>[A-Za-z0-9]{30,})(?![A-Za-z0-9_])",
     "GitHub": r"(?:gh[pousr]_(?P<secret>[A-Za-z0-9]{36,})|github_pat_(?P<secret2>\w{40,}))(?!\w)",
-    "AWS": r"(?:AKIA|ASIA)(?P<secret>[A-Z0-9]{16})(?![A-Za-z0-9])",
+    "AWS": r"(?:AKIA|ASIA)(?P<secret>[A-Z2-7]{16})(?![A-Za-z0-9])",
     "OpenAI, Anthropic or the like": (
-        r"sk-(?:(?:proj|svcacct|admin|ant|or)-(?P<secret>[\w-]{20,})|(?P<secret2>[A-Za-z0-9]{32,}))"
+        r"sk-(?:(?:proj|svcacct|admin|ant|or)-(?P<secret>(?=[\w-]*\d)[\w-]{20,})|(?P<secret2>[A-Za-z0-9]{32,}))"
     ),
-    "Weights & Biases": r"WANDB_API_KEY\W{1,6}(?P<secret>\w{40,})",
+    "Weights & Biases": r"(?i:WANDB_API_KEY)\W{1,6}(?P<secret>\w{40,})",
+    "GitLab": r"glpat-(?P<secret>[\w-]{20,})",
+    "Slack": r"xox[abeprs]-(?P<secret>[A-Za-z0-9-]{20,})",
+    "Google": r"AIza(?P<secret>[\w-]{35})(?![\w-])",
+    "npm or PyPI": r"(?:npm_(?P<secret>[A-Za-z0-9]{36})(?!\w)|pypi-(?P<secret2>[\w-]{60,}))",
 }
 _PATTERNS = {service: re.compile(rf"(?<![A-Za-z0-9]){pattern}", re.ASCII) for service, pattern in _TOKENS.items()}
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
@@ -87,7 +91,7 @@ def _find_in_line(line: str) -> Iterator[tuple[str, str]]:
     """The first characters of each token, and what it is."""
     for service, pattern in _PATTERNS.items():
         for match in pattern.finditer(line):
-            group = "secret" if match["secret"] else "secret2"
+            group = next(name for name in ("secret", "secret2") if match.groupdict().get(name))
             if len(set(match[group])) >= _FEWEST_CHARACTERS:
                 before = match[0][: match.start(group) - match.start()]
                 yield before + match[group][:_SHOWN], f"an access token of {service}"
