@@ -1,6 +1,7 @@
 """What the S2D image and video processors share: a landmark encoder that is saved and loaded with them."""
 
 import copy
+import math
 import os
 import pickle
 from collections.abc import Callable, Iterable
@@ -181,8 +182,9 @@ class LandmarkProcessorMixin:
         return data | {name: lists[name] for name, is_wanted in wanted.items() if is_wanted}
 
 
-# Pixels along an edge, and frames, that settings may ask for: far above what any model takes.
-_MAX_SIZE, _MAX_FRAMES = 8192, 100_000
+# Pixels along an edge, frames, and pixels of a clip, that settings may ask for: far above what any model takes (the
+# paper's clips have 0.8 million pixels).
+_MAX_SIZE, _MAX_FRAMES, _MAX_PIXELS = 8192, 100_000, 2**28
 _RESAMPLING = (
     PILImageResampling.NEAREST,
     PILImageResampling.LANCZOS,
@@ -209,6 +211,10 @@ def check_settings(processor: LandmarkProcessorMixin | SimpleNamespace) -> None:
     def refuse(name: str, wanted: str) -> None:
         raise ValueError(f"`{name}` must be {wanted}, got {getattr(processor, name)!r}.")
 
+    for name in ("num_frames", "frame_stride", "detect_every"):
+        value = getattr(processor, name, None)
+        if value is not None and (type(value) is not int or not 1 <= value <= _MAX_FRAMES):
+            refuse(name, f"a whole number from 1 to {_MAX_FRAMES}")
     for name, allowed in (("size", _SIZES), ("crop_size", _SIZES[:1])):
         given = getattr(processor, name, None)
         edges = {} if given is None else {key: edge for key, edge in dict(given).items() if edge is not None}
@@ -216,6 +222,10 @@ def check_settings(processor: LandmarkProcessorMixin | SimpleNamespace) -> None:
             raise ValueError(f"`{name}` must have {' or '.join(map(_listed, allowed))}, got {_listed(edges)}.")
         if any(type(edge) is not int or not 1 <= edge <= _MAX_SIZE for edge in edges.values()):
             raise ValueError(f"`{name}` must be whole numbers of pixels from 1 to {_MAX_SIZE}, got {edges}.")
+        area = math.prod(edges.values()) if len(edges) != 1 else max(edges.values()) ** 2
+        pixels = (getattr(processor, "num_frames", None) or 1) * area
+        if pixels > _MAX_PIXELS:
+            raise ValueError(f"`{name}` and `num_frames` ask for {pixels:,} pixels, and {_MAX_PIXELS:,} is the limit.")
     switches = {name for name in dir(processor) if name.startswith(("do_", "return_"))} - {"return_tensors"}
     for name in sorted(switches):
         if getattr(processor, name) not in (None, True, False):
@@ -237,10 +247,6 @@ def check_settings(processor: LandmarkProcessorMixin | SimpleNamespace) -> None:
             refuse(name, f"a number, 1/{_MAX_NUMBER} at least")
     if getattr(processor, "resample", None) not in (None, *_RESAMPLING):
         refuse("resample", "one of 0 (nearest), 1 (lanczos), 2 (bilinear) and 3 (bicubic)")
-    for name in ("num_frames", "frame_stride", "detect_every"):
-        value = getattr(processor, name, None)
-        if value is not None and (type(value) is not int or not 1 <= value <= _MAX_FRAMES):
-            refuse(name, f"a whole number from 1 to {_MAX_FRAMES}")
 
 
 def _is_number(value: Any) -> bool:

@@ -89,6 +89,8 @@ def test_what_is_whole_is_used(whole):
         (PROCESSOR, {"rescale_factor": 1e300}, "`rescale_factor` must be a number, 1000000 at most"),
         (PROCESSOR, {"rescale_factor": 0}, "`rescale_factor` must be a number, 1/1000000 at least"),
         (PROCESSOR, {"rescale_factor": 1e-171}, "`rescale_factor` must be a number, 1/1000000 at least"),
+        (PROCESSOR, {"crop_size": {"height": 8192, "width": 8192}, "num_frames": 8}, "ask for 536,870,912 pixels"),
+        (PROCESSOR, {"num_frames": 100_000, "size": {"shortest_edge": 64}}, "ask for 409,600,000 pixels"),
         (PROCESSOR, {"size": {}}, "size must have one of"),
         (PROCESSOR, {"do_normalize": []}, "`do_normalize` must be true or false"),
         (PROCESSOR, {"resample": 4}, "`resample` must be one of"),
