@@ -181,6 +181,7 @@ def test_a_landmark_file_of_another_content_is_not_opened(predict, elsewhere):
     assert "deleted, unopened" in changed.stderr and not kept.exists()
 
 
+@pytest.mark.slow
 def test_downloads_that_break_off(predict, elsewhere):
     """Once, and the line is there again at once; or for good, and the next run goes on."""
     elsewhere.hub.breaks_left = elsewhere.files.breaks_left = 1
@@ -199,6 +200,7 @@ def test_downloads_that_break_off(predict, elsewhere):
     assert elsewhere.downloads() == [f"{LANDMARK_PATH} bytes=54321-"]
 
 
+@pytest.mark.slow
 def test_other_sources(predict, elsewhere, tmp_path):
     address = f"{elsewhere.files.url}{LANDMARK_PATH}"
     missing = f"{elsewhere.files.url}/nothing.pth"

@@ -216,6 +216,7 @@ except app.gr.Error as error:
 """
 
 
+@pytest.mark.slow
 def test_page_of_the_space_computes(tmp_path):
     pytest.importorskip("gradio")
     printed = run_offline(sys.executable, APP, FOLDER / "app.py", home=tmp_path, cwd=tmp_path)

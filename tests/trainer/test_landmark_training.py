@@ -309,6 +309,7 @@ os._exit(0)  # now and then torch's gloo threads abort a process while it unload
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_encoder(stills, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

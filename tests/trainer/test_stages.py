@@ -167,6 +167,7 @@ def test_a_run_that_does_not_begin_leaves_what_there_was(run, tmp_path):
     assert metrics == {name: (again / name / "metrics.json").read_bytes() for name in ("static", "dynamic")}
 
 
+@pytest.mark.slow
 def test_another_run_does_not_go_on_from_old_checkpoints(run, tmp_path, capsys):
     folder, _ = run
     again = tmp_path / "again"
