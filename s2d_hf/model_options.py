@@ -7,6 +7,8 @@ from typing import Any
 from .labels import LABELS
 
 MODEL_VARIABLE = "S2D_HF_MODEL"
+# Of the model, as [`find_precision`] takes them; here, since the command's help doesn't wait for PyTorch.
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 DETECTORS = "retinaface (default), yunet, sfd, blazeface or scrfd"
 
 
@@ -61,7 +63,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "of AffectNet-7)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the model (default: float32)")
+    parser.add_argument(
+        "--dtype",
+        choices=PRECISIONS,
+        help="what the model computes in (default: auto, which is bfloat16 where the device multiplies it, else "
+        "float32)",
+    )
+    parser.add_argument("--int8", dest="dtype", action="store_const", const="int8", help="short for --dtype int8")
     parser.add_argument("--face-detector", metavar="NAME", help=DETECTORS)
     parser.add_argument(
         "--face-detector-weights", metavar="FILE", help="the detector's weights (default: downloaded once)"
@@ -161,6 +169,7 @@ def hide_loading_bars() -> None:
 
 __all__ = [
     "MODEL_VARIABLE",
+    "PRECISIONS",
     "add_checkpoint_arguments",
     "add_model_arguments",
     "check_model_path",

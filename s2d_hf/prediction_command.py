@@ -131,6 +131,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
         hide_loading_bars()
         analyse = S2DTimeline.from_pretrained(model or DEFAULT_MODEL, **settings)
+        analyse.exact_timings = arguments.timings
     try:
         for video in videos:
             run.predict(analyse, video)
@@ -204,7 +205,7 @@ class _Run:
         self.analysed.append(video)
         self._print("video", name, timeline)
         if self.arguments.timings:
-            self._print_timings(analyse.timings, name, timeline.duration)
+            self._print_timings(analyse, name, timeline.duration)
         self._name_files(written)
 
     def combine(self) -> None:
@@ -263,10 +264,11 @@ class _Run:
         if written and not self.arguments.quiet:
             print(f"s2d-hf: wrote {', '.join(map(str, written))}.", file=sys.stderr)
 
-    def _print_timings(self, timings: dict[str, float], name: str, duration: float) -> None:
-        total = timings["total"]
-        shares = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in timings.items() if stage != "total")
-        print(f"{name}: {total:.1f} s for {duration:.1f} s of video: {shares}", file=sys.stderr)
+    def _print_timings(self, analyse: Any, name: str, duration: float) -> None:
+        stages = dict(analyse.timings)
+        total = stages.pop("total")
+        shares = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in stages.items())
+        print(f"{name}: {total:.1f} s for {duration:.1f} s of video in {analyse.precision}: {shares}", file=sys.stderr)
 
 
 __all__ = ["FAILED", "NO_FACE", "add_predict_parser", "find_videos", "output_path"]

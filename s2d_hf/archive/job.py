@@ -57,7 +57,8 @@ def analyse_archive(
             failed. Videos are analysed in processes beside this one, which may die; with `None`, and on Windows, in
             this one.
         settings: For `S2DTimeline.from_pretrained`: `face_detector`, `fps`, `window_stride`, `device` and others. But
-            for `device` and `batch_size`, they must be the same when a job goes on.
+            for `device` and `batch_size`, they must be the same when a job goes on. What the `dtype` `"auto"` is, this
+            machine decides for all that take part.
 
     Returns:
         [`ArchiveSummary`]: of all that is in `output`; `None` in processes of `accelerate launch` beside the main one.
@@ -80,8 +81,13 @@ def analyse_archive(
         raise ValueError(f"`output` is the folder of the videos, {source}: name another one.")
     if stall_limit is not None and not stall_limit > 0:
         raise ValueError(f"`stall_limit` must be positive, got {stall_limit}.")
+    import torch
+
+    from ..precision import find_precision
     from ..timeline.analysis import S2DTimeline
 
+    device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    settings["dtype"] = find_precision(settings.get("dtype"), device)
     # other machines' processes run in other folders
     model = _absolute(model)
     for name in ("face_detector_weights", "landmark_weights"):
@@ -128,6 +134,8 @@ def _complete_settings(analyser: type, model: str, settings: dict[str, Any]) -> 
     complete |= dict(list(constructing.arguments.items())[2:])
     # a token must not be written down
     complete["revision"] = (complete.pop("hub_arguments") or {}).get("revision")
+    if complete["dtype"] == "float32":
+        complete["dtype"] = None  # as it is in the folders that earlier versions began
     return {name: value for name, value in complete.items() if name not in NOT_RECORDED}
 
 

@@ -19,12 +19,15 @@ from ..face_cropping_s2d import crop_square
 from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
 from ..fast_cpu import use_fast_cpu
+from ..int8_linear import Int8Linear, use_int8
 from ..model_loading import check_model_type, errors_named, load_whole_model
 from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
+from ..precision import find_precision
 from ..video_files_s2d import VideoSource
 from ..video_processing_s2d import S2DVideoProcessor
 from .results import FaceTimeline, VideoTimeline, find_segments
+from .scoring import FaceCrop, WindowScorer
 from .streaming import CameraStream, open_stream, sample_evenly
 
 # Of each track: so many at most, not closer than that, in seconds, and of so many pixels along an edge. A film has
@@ -116,8 +119,7 @@ class S2DTimeline:
                 raise ValueError(f"`{name}` must not be negative, got {value}.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-        self.needs_landmarks = model.config.prompt_type != "none"
-        if self.needs_landmarks and processor.landmark_encoder is None:
+        if model.config.prompt_type != "none" and processor.landmark_encoder is None:
             raise ValueError("The model needs landmark features, and its processor has no landmark encoder.")
         self.model = use_fast_cpu(model.eval())
         self.processor = processor
@@ -129,7 +131,10 @@ class S2DTimeline:
         self.min_duration = min_duration
         self.switch_cost = switch_cost
         self.labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+        # Seconds that each stage of the latest video took, and "total". A GPU goes on while the next stage begins;
+        # with `exact_timings`, each stage waits for it, which takes longer.
         self.timings: dict[str, float] = {}
+        self.exact_timings = False
 
     @classmethod
     def from_pretrained(
@@ -140,7 +145,7 @@ class S2DTimeline:
         face_margin: float | None = None,
         do_align_faces: bool | None = None,
         device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
+        dtype: str | torch.dtype = "auto",
         dataset: str | None = None,
         labels: Sequence[str] | None = None,
         landmark_weights: str | os.PathLike | None = None,
@@ -159,7 +164,9 @@ class S2DTimeline:
             face_detector_weights (`str` or `os.PathLike`, *optional*): Path of its weights; downloaded if not given.
             face_margin (`float`, *optional*), do_align_faces (`bool`, *optional*): See [`S2DVideoProcessor`].
             device (`str` or `torch.device`, *optional*): By default a GPU if there is one.
-            dtype (`str` or `torch.dtype`, *optional*): Of the model's weights, such as `"bfloat16"`.
+            dtype (`str` or `torch.dtype`): What the model computes in: `"float32"`, `"bfloat16"`, `"float16"`,
+                `"int8"` (on CPUs; see [`use_int8`]), or `"auto"`, which is bfloat16 where the device multiplies it
+                and float32 elsewhere.
             dataset (`str`, *optional*), labels (`Sequence[str]`, *optional*), landmark_weights (`str` or
                 `os.PathLike`, *optional*), num_attention_heads (`int`, *optional*): Of an authors' checkpoint; see
                 [`find_model`].
@@ -170,6 +177,7 @@ class S2DTimeline:
             FileNotFoundError, OSError, ValueError: see [`find_model`] and [`FaceDetector`].
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        precision = find_precision(dtype, device)
         hub_arguments = hub_arguments or {}
         try:
             folder = find_model(
@@ -195,9 +203,13 @@ class S2DTimeline:
             processor = S2DVideoProcessor.from_pretrained(
                 folder, face_detector_weights=face_detector_weights, **chosen, **hub_arguments
             )
+            # what is not multiplied in int8 is computed in what is best beside it
+            other = find_precision("auto", device) if precision == "int8" else precision
             loaded = load_whole_model(
-                S2DForVideoClassification, folder, dtype=dtype or torch.float32, **hub_arguments
+                S2DForVideoClassification, folder, dtype=getattr(torch, other), **hub_arguments
             ).to(device)
+        if precision == "int8":
+            use_int8(loaded)
         # what is wrong with it is said once, and not for each video
         processor.get_face_detector(device)
         return cls(loaded, processor, **settings)
@@ -206,6 +218,13 @@ class S2DTimeline:
     def device(self) -> torch.device:
         """Where the model, the detector and the landmark encoder run."""
         return self.model.device
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in: `"int8"`, or its dtype's name."""
+        if any(isinstance(module, Int8Linear) for module in self.model.modules()):
+            return "int8"
+        return str(self.model.dtype).removeprefix("torch.")
 
     def __call__(
         self,
@@ -262,19 +281,10 @@ class S2DTimeline:
 
 
 @dataclass
-class _Crop:
-    """A face in one frame: uint8 `(3, size, size)`, and its landmark features once they are needed."""
-
-    time: float
-    pixels: torch.Tensor
-    features: torch.Tensor | None = None
-
-
-@dataclass
 class _TrackState:
     """What is known of a track, while its face is followed and afterwards."""
 
-    latest: deque[_Crop]  # as many as a window has
+    latest: deque[FaceCrop]  # as many as a window has
     number: int | None = None  # once it has lasted for long enough
     frame_times: array = field(default_factory=lambda: array("d"))
     squares: array = field(default_factory=lambda: array("d"))  # x, y, side, angle of each frame
@@ -289,10 +299,12 @@ class _TrackState:
 @dataclass
 class _Window:
     state: _TrackState
-    start: float
-    end: float
-    crops: torch.Tensor
-    features: torch.Tensor | None
+    crops: list[FaceCrop]
+
+    @property
+    def times(self) -> tuple[float, float]:
+        """Of the first and the last frame, in seconds."""
+        return self.crops[0].time, self.crops[-1].time
 
 
 class _Analysis:
@@ -315,6 +327,7 @@ class _Analysis:
             max_gap=settings.max_gap,
             find_angles=None if find_angles is None else self._timed("landmarks", find_angles),
         )
+        self.scorer = WindowScorer(settings.model, processor, self._clock)
         self.active: dict[int, _TrackState] = {}
         self.kept: list[_TrackState] = []
         self.cuts: list[float] = []
@@ -377,7 +390,7 @@ class _Analysis:
         self._keep_thumbnail(state, followed.time, crop)
         state.frame_times.append(followed.time)
         state.squares.extend((*face.center, side, face.angle))
-        state.latest.append(_Crop(followed.time, torch.from_numpy(crop).permute(2, 0, 1)))
+        state.latest.append(FaceCrop(followed.time, crop))
         if state.number is None and followed.time - state.frame_times[0] >= self.settings.min_duration:
             self._keep_track(state)
         if len(state.frame_times) == state.next_window + self.length:
@@ -404,47 +417,26 @@ class _Analysis:
 
     def _add_window(self, state: _TrackState) -> None:
         """The latest frames of a track as a window; the last one is repeated where there are too few."""
-        self._complete_features(state)
         crops = list(state.latest)
         crops += crops[-1:] * (self.length - len(crops))
-        features = torch.stack([crop.features for crop in crops]) if self.settings.needs_landmarks else None
-        pixels = torch.stack([crop.pixels for crop in crops])
-        self.pending.append(_Window(state, crops[0].time, crops[-1].time, pixels, features))
+        self.pending.append(_Window(state, crops))
         state.num_windows += 1
         if len(self.pending) >= self.batch_size:
             self._classify()
-
-    def _complete_features(self, state: _TrackState) -> None:
-        """Windows overlap: each frame's landmark features are computed once."""
-        new = [crop for crop in state.latest if crop.features is None]
-        if not self.settings.needs_landmarks or not new:
-            return
-        with self._clock("landmarks"), torch.no_grad():
-            processor = self.settings.processor
-            pixels = processor.normalise_frames(torch.stack([crop.pixels for crop in new]).to(self.settings.device))
-            for crop, features in zip(new, processor.compute_landmarks(pixels)["landmark_features"], strict=True):
-                crop.features = features
 
     def _classify(self) -> None:
         if not self.pending:
             return
         windows, self.pending = self.pending, []
-        model = self.settings.model
-        with self._clock("model"), torch.no_grad():
-            crops = torch.stack([window.crops for window in windows]).to(self.settings.device)
-            pixels = self.settings.processor.normalise_frames(crops.flatten(0, 1))
-            inputs = {"pixel_values": pixels.unflatten(0, crops.shape[:2])}
-            if self.settings.needs_landmarks:
-                inputs["landmark_features"] = torch.stack([window.features for window in windows])
-            inputs = {name: tensor.to(model.dtype) for name, tensor in inputs.items()}
-            scores = model(**inputs).logits.float().softmax(-1).cpu().numpy().astype(np.float64)
+        scores = self.scorer([window.crops for window in windows])
         if not np.isfinite(scores).all():
+            start, precision = windows[0].times[0], self.settings.precision
             raise ValueError(
-                f"The model's scores from {windows[0].start:.2f} s on are NaN: its weights are broken, or too large "
-                f"for {str(model.dtype).removeprefix('torch.')}; float32 would tell."
+                f"The model's scores from {start:.2f} s on are NaN: its weights are broken, or too large for "
+                f"{precision}; float32 would tell."
             )
         for window, row in zip(windows, scores, strict=True):
-            window.state.windows.append((window.start, window.end, row))
+            window.state.windows.append((*window.times, row))
             self._report(window.state)
 
     def _report(self, state: _TrackState) -> None:
@@ -490,7 +482,7 @@ class _Analysis:
     def _clock(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        if self.settings.device.type == "cuda":
+        if self.settings.exact_timings and self.settings.device.type == "cuda":
             torch.cuda.synchronize(self.settings.device)
         self.timings[stage] += time.perf_counter() - start
 

@@ -1,5 +1,7 @@
 import functools
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from s2d_hf import archive
+from s2d_hf import archive, precision
 from s2d_hf.archive import job as job_module
 from s2d_hf.archive import read_archive
 from s2d_hf.timeline.analysis import S2DTimeline
@@ -33,8 +35,8 @@ def loaded(tmp_path, monkeypatch) -> list[dict]:
 
 def test_the_settings_reach_the_analyser(loaded, tmp_path):
     videos = write_archive(tmp_path / "videos", {"a.mp4": "one", "b.mp4": "broken"})
-    summary = analyse_archive(videos, tmp_path / "out", "someone/model", progress=False, fps=4.0)
-    assert loaded == [{"model": "someone/model", "device": None, "fps": 4.0}]
+    summary = analyse_archive(videos, tmp_path / "out", "someone/model", progress=False, fps=4.0, dtype="float32")
+    assert loaded == [{"model": "someone/model", "device": None, "fps": 4.0, "dtype": "float32"}]
     assert (summary.num_done, summary.num_failed) == (1, 1)
     assert list(read_archive(tmp_path / "out")["video"]) == ["a.mp4"] * 3
 
@@ -121,6 +123,25 @@ def test_each_process_takes_its_own_gpu(loaded, tmp_path, monkeypatch, asked, us
     monkeypatch.setattr(job_module, "_own_device", lambda: "cuda:1")
     analyse_archive(videos, tmp_path / "out", "model", progress=False, **asked)
     assert loaded[0]["device"] == used
+
+
+def test_what_auto_is_stands_in_the_folder(loaded, tmp_path, monkeypatch):
+    videos = write_archive(tmp_path / "videos", {"a.mp4": "one"})
+
+    def run(is_faster: bool, **asked) -> None:
+        monkeypatch.setattr(precision, "bfloat16_is_faster", lambda: is_faster)
+        analyse_archive(videos, tmp_path / "out", "model", progress=False, device="cpu", **asked)
+
+    run(True)
+    assert loaded.pop()["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="dtype was 'bfloat16' and is None now"):
+        run(False)
+    run(False, dtype="bfloat16")
+    shutil.rmtree(tmp_path / "out")
+    run(False, dtype="auto")
+    assert loaded.pop()["dtype"] == "float32"
+    # as the folders of earlier versions say it, which knew nothing else
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]["dtype"] is None
 
 
 def test_ray_is_needed_only_for_jobs_on_ray():

@@ -67,7 +67,11 @@ def empty_video(tmp_path_factory) -> Path:
 def load(converted: Path, shared: Path, detector: str = "yunet", **settings) -> S2DTimeline:
     weights = {"yunet": "face_detection_yunet_2026may.onnx", "retinaface": "retinaface_mobilenet0.25.pth"}[detector]
     return S2DTimeline.from_pretrained(
-        converted, detector, shared / "weights" / weights, device="cpu", **({"window_stride": 2} | settings)
+        converted,
+        detector,
+        shared / "weights" / weights,
+        device="cpu",
+        **({"window_stride": 2, "dtype": "float32"} | settings),
     )
 
 
