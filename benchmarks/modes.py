@@ -163,7 +163,7 @@ _ALL = (
     Mode("bfloat16-cuda-graphs", partial(_compile_cuda_graphs, dtype=torch.bfloat16), "a CUDA device", _BFLOAT16),
     Mode("float16", _float16, "a CUDA device", _BFLOAT16.replace("bfloat16", "float16")),
     Mode("int8-torchao", _int8_torchao, "pip install torchao, and a C++ compiler", _INT8.format(inputs="per token")),
-    Mode("onnx-int8", partial(_onnx, int8=True), 'pip install "s2d-hf[onnx]"', _INT8.format(inputs="per tensor")),
+    Mode("onnx-int8", partial(_onnx, int8=True), 'pip install "s2d-hf[onnx]"', _INT8.format(inputs="per clip")),
 )
 MODES: dict[str, Mode] = {mode.name: mode for mode in _ALL}
 

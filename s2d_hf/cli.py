@@ -269,11 +269,11 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "export-onnx",
-        help="write a model as an ONNX file",
+        help="write a model as ONNX files",
         description=(
-            "Write a video or image model as an ONNX file, for onnxruntime and other programs, with its configuration "
-            "beside it. What was written is compared with PyTorch, and refused if it differs "
-            '(pip install "s2d-hf[onnx]").'
+            "Write a video or image model and its landmark encoder as ONNX files, for onnxruntime and other programs, "
+            "with its configuration and its processor's settings beside them. What was written is compared with PyTorch, "
+            'and refused if it differs (pip install "s2d-hf[onnx]").'
         ),
         epilog="example: s2d-hf export-onnx affectnet7 affectnet7-onnx --int8",
     )
@@ -283,7 +283,9 @@ def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("output", help="the folder to write")
     add_checkpoint_arguments(parser)
     parser.add_argument(
-        "--int8", action="store_true", help="a second file with int8 weights: smaller, faster, and less exact"
+        "--int8",
+        action="store_true",
+        help="a second file with int8 weights, for one clip at a time: smaller, faster, and less exact",
     )
     parser.add_argument(
         "--opset", type=_number(18), default=20, metavar="N", help="the version of ONNX's operators (default: 20)"

@@ -2,7 +2,7 @@
 
 import torch
 
-from s2d_hf import S2DConfig
+from s2d_hf import MobileFaceNetLandmarkEncoder, S2DConfig
 
 TINY = {
     "image_size": 32,
@@ -32,6 +32,16 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             if name.endswith("fovea_scale"):
                 parameter.copy_(5 + noise)
     return model
+
+
+def random_encoder(width: float, input_size: int = 112, seed: int = 0) -> MobileFaceNetLandmarkEncoder:
+    """With weights whose features and points depend on the frame, and are of the order of 1."""
+    encoder = MobileFaceNetLandmarkEncoder(width=width, input_size=input_size)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in encoder.parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(parameter[0].numel() ** -0.5 * torch.randn(parameter.shape, generator=generator))
+    return encoder
 
 
 def random_inputs(config: S2DConfig, batch_size: int, video: bool = True, seed: int = 1) -> dict[str, torch.Tensor]:

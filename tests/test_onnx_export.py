@@ -1,33 +1,63 @@
 import json
+import logging
 import re
 import shutil
 import sys
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from transformers import AutoConfig
 
-from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification, onnx_export
+from s2d_hf import (
+    MobileFaceNetLandmarkEncoder,
+    S2DConfig,
+    S2DForImageClassification,
+    S2DForVideoClassification,
+    S2DImageProcessor,
+    S2DVideoProcessor,
+    onnx_export,
+)
 from s2d_hf.cli import main
 from s2d_hf.onnx_export import export_onnx, load_onnx
 
-from .small_models import TINY, random_inputs, randomise
+from .small_models import TINY, random_encoder, random_inputs, randomise
 
+FILES = ("model.onnx", "model_quantized.onnx", "landmark_encoder.onnx")
 LABELS = {0: "one", 1: "two", 2: "three", 3: "four", 4: "five"}
 
 
 @pytest.fixture(scope="module")
 def video_model() -> S2DForVideoClassification:
-    return randomise(S2DForVideoClassification(S2DConfig(**(TINY | {"num_hidden_layers": 2}), id2label=LABELS))).eval()
+    config = TINY | {"num_hidden_layers": 2, "landmark_size": 4}
+    return randomise(S2DForVideoClassification(S2DConfig(**config, id2label=LABELS))).eval()
 
 
 @pytest.fixture(scope="module")
-def exported(video_model, tmp_path_factory) -> tuple[Path, list[str]]:
+def encoder() -> MobileFaceNetLandmarkEncoder:
+    return random_encoder(width=6 / 128, input_size=32)
+
+
+def processor_settings(encoder: MobileFaceNetLandmarkEncoder) -> dict:
+    return {
+        "landmark_encoder": encoder,
+        "size": {"shortest_edge": 36},
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.4, 0.5, 0.6],
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(video_model, encoder, tmp_path_factory) -> tuple[Path, list[str]]:
     """What the command writes of the video model, and the lines that it prints."""
     folder = tmp_path_factory.mktemp("exported")
     video_model.save_pretrained(folder / "model")
+    S2DVideoProcessor(**processor_settings(encoder), num_frames=4, frame_stride=3).save_pretrained(folder / "model")
+    settings = json.loads((folder / "model" / "video_preprocessor_config.json").read_text())
+    (folder / "model" / "video_preprocessor_config.json").write_text(json.dumps(settings | {"note": str(Path.home())}))
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("builtins.print", lambda line, **kwargs: lines.append(line))
@@ -48,10 +78,10 @@ def check_parity(model: torch.nn.Module, folder: Path) -> None:
 
 def test_command_writes_files_with_the_models_logits(video_model, exported):
     folder, lines = exported
-    names = ["config.json", "model.onnx", "model_quantized.onnx"]
-    assert [path.name for path in sorted(folder.iterdir())] == names
-    written = [line for line in lines if line.startswith("Wrote ")]
-    assert len(written) == 2 and all("largest difference of a logit" in line for line in written)
+    assert {path.name for path in folder.iterdir()} == {*FILES, "config.json", "video_preprocessor_config.json"}
+    written = [line.split(", ")[0] for line in lines if "random" in line]
+    assert written == [f"Wrote {folder / name}" for name in FILES]
+    assert ["largest difference of a logit" in line for line in lines if "random" in line] == [True, True, False]
     check_parity(video_model, folder)
     config = AutoConfig.from_pretrained(folder)
     assert config.id2label == LABELS and config.architectures == ["S2DForVideoClassification"]
@@ -65,7 +95,7 @@ def check_for_traces(file: Path) -> None:
     assert [trace for trace in traces if trace in texts] == []
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model_quantized.onnx"])
+@pytest.mark.parametrize("name", FILES)
 def test_files_tell_nothing_of_the_exporter(name, exported):
     check_for_traces(exported[0] / name)
 
@@ -108,9 +138,101 @@ def test_notes_are_cleared_at_any_depth():
     assert len(model.functions[0].node[0].attribute) == 2 and model.graph.output[0].name == "y"
 
 
-def test_configuration_names_no_folder(exported):
-    text = (exported[0] / "config.json").read_text()
-    assert str(exported[0].parent) not in text and "_name_or_path" not in text
+@pytest.mark.parametrize("name", ["config.json", "video_preprocessor_config.json"])
+def test_settings_name_no_folder_and_no_code(name, exported):
+    text = (exported[0] / name).read_text()
+    assert str(exported[0].parent) not in text and "_name_or_path" not in text and "auto_map" not in text
+    assert str(Path.home()) not in text
+
+
+def test_settings_are_the_processors(exported):
+    folders = (exported[0], exported[0].parent / "model")
+    written, own = (json.loads((folder / "video_preprocessor_config.json").read_text()) for folder in folders)
+    assert set(own) - set(written) == {"auto_map", "note"}
+    assert written == {name: own[name] for name in written} and len(written) > 15
+
+
+def metadata(file: Path) -> dict:
+    (text,) = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map.values()
+    return json.loads(text)
+
+
+def test_metadata(exported):
+    preparation = {
+        "resize": {"shortest_edge": 36, "resample": "bilinear", "antialias": True},
+        "center_crop": {"height": 32, "width": 32},
+        "rescale_factor": 1 / 255,
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.229, 0.224, 0.225],
+        "do_crop_faces": False,
+        "frame_stride": 3,
+        "fps": None,
+        "image_size": 32,
+    }
+    model = preparation | {
+        "architecture": "S2DForVideoClassification",
+        "labels": list(LABELS.values()),
+        "function_to_apply": "softmax",
+        "num_frames": 4,
+        "inputs": ["pixel_values", "landmark_features"],
+        "outputs": ["logits"],
+    }
+    encoder = preparation | {"inputs": ["pixel_values"], "outputs": ["landmark_features", "landmarks"]}
+    assert [metadata(exported[0] / name) for name in FILES] == [model, model, encoder]
+
+
+def test_landmark_encoder(encoder, exported):
+    session = onnxruntime.InferenceSession(exported[0] / "landmark_encoder.onnx")
+    assert [value.shape[1:] for value in session.get_outputs()] == [[6, 4, 4], [68, 2]]
+    frames = torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    expected = encoder(frames, return_landmarks=True)
+    features, landmarks = session.run(["landmark_features", "landmarks"], {"pixel_values": frames.numpy()})
+    for found, wanted in ((features, expected.features), (landmarks, expected.landmarks)):
+        scale = wanted.std(dim=0).max().item()
+        assert scale > 0.01
+        torch.testing.assert_close(torch.from_numpy(found), wanted, atol=1e-4 * scale, rtol=1e-5)
+
+
+def test_operators_are_those_of_onnx(video_model, exported):
+    """The standard's own, plain implementation runs them, too, and gives what onnxruntime gives."""
+    operators = {}
+    for name in FILES:
+        model = onnx.load(exported[0] / name)
+        onnx.checker.check_model(model, full_check=True)
+        assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 20)} and not model.functions
+        assert {node.domain for node in model.graph.node} == {""}
+        operators[name] = {node.op_type for node in model.graph.node}
+        sizes = {"pixel_values": [1, 4, 3, 32, 32], "landmark_features": [1, 4, 6, 4, 4]}
+        inputs = random_inputs(video_model.config, 1)
+        feed = {value.name: inputs[value.name].numpy() for value in model.graph.input}
+        if name == "landmark_encoder.onnx":
+            feed = {"pixel_values": feed["pixel_values"][0]}
+        else:
+            assert {name: list(array.shape) for name, array in feed.items()} == sizes
+        found = ReferenceEvaluator(model).run(None, feed)
+        wanted = onnxruntime.InferenceSession(exported[0] / name).run(None, feed)
+        for one, other in zip(found, wanted, strict=True):
+            # a value in the middle of two int8 ones may become either
+            tolerance = 0.02 if name == "model_quantized.onnx" else 1e-4
+            torch.testing.assert_close(torch.from_numpy(one), torch.from_numpy(other), atol=tolerance, rtol=1e-4)
+    int8 = operators["model_quantized.onnx"] - operators["model.onnx"]
+    assert int8 == {"DynamicQuantizeLinear", "MatMulInteger", "Cast"}
+
+
+def test_int8_clips_do_not_depend_on_each_other(video_model, exported):
+    """To the bit. Of larger inputs, a shared scale would be coarser."""
+    inputs = random_inputs(video_model.config, 3)
+    inputs["pixel_values"][2] *= 50
+    run = load_onnx(exported[0], int8=True)
+    together = run(**inputs)
+    for i in range(3):
+        assert torch.equal(run(**{name: values[i : i + 1] for name, values in inputs.items()})[0], together[i])
+    assert together.shape == (3, 5)
+    session = onnxruntime.InferenceSession(exported[0] / "model_quantized.onnx")
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="Got: 3 Expected: 1"):
+        session.run(["logits"], {name: values.numpy() for name, values in inputs.items()})
+    one = session.run(["logits"], {name: values[1:2].numpy() for name, values in inputs.items()})[0]
+    assert torch.equal(torch.from_numpy(one)[0], together[1])
 
 
 def test_int8_weights(video_model, exported):
@@ -156,6 +278,20 @@ def test_file_with_other_logits_is_refused(video_model, exported, tmp_path, monk
     assert not (tmp_path / "wrong").exists()
 
 
+def test_landmark_encoder_with_other_results_is_refused(video_model, encoder, exported, tmp_path, monkeypatch):
+    def write_another(encoder, image_size, file, opset):
+        shutil.copy(exported[0] / "landmark_encoder.onnx", file)
+
+    monkeypatch.setattr(onnx_export, "_write_encoder", write_another)
+    folder = make_folder(tmp_path / "model", video_model, S2DVideoProcessor(**processor_settings(encoder)))
+    export_onnx(folder, tmp_path / "right")
+    another = random_encoder(width=6 / 128, input_size=32, seed=1)
+    make_folder(tmp_path / "model", video_model, S2DVideoProcessor(**processor_settings(another)))
+    with pytest.raises(RuntimeError, match=r"landmark features differ from PyTorch's .*: nothing was written"):
+        export_onnx(folder, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_bad_inputs(tiny_video_model, exported, converted, tmp_path, monkeypatch):
     folder, _ = exported
     run = load_onnx(folder)
@@ -181,3 +317,58 @@ def test_bad_inputs(tiny_video_model, exported, converted, tmp_path, monkeypatch
         with pytest.raises(ImportError, match=r"s2d-hf\[onnx\]"):
             act()
     assert not (tmp_path / "onnx").exists()
+
+
+def make_folder(folder: Path, model: torch.nn.Module, processor: S2DVideoProcessor | S2DImageProcessor) -> Path:
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_processors_that_are_not_the_models_are_refused(video_model, encoder, tmp_path):
+    settings = processor_settings(encoder)
+    large = S2DVideoProcessor(**(settings | {"crop_size": {"height": 48, "width": 32}}))
+    with pytest.raises(
+        ValueError, match=r"large makes frames of 48x32 pixels, and the model takes 32x32: .*video_pre"
+    ):
+        export_onnx(make_folder(tmp_path / "large", video_model, large), tmp_path / "onnx")
+    wide = S2DVideoProcessor(**(settings | {"landmark_encoder": MobileFaceNetLandmarkEncoder(0.125, input_size=32)}))
+    with pytest.raises(ValueError, match=r"wide gives features of 16 channels and 4x4 cells, and the model takes 6"):
+        export_onnx(make_folder(tmp_path / "wide", video_model, wide), tmp_path / "onnx")
+    (tmp_path / "wide" / "landmark_encoder.safetensors").unlink()
+    with pytest.raises(OSError, match=r"wide holds no landmark_encoder\.safetensors"):
+        export_onnx(tmp_path / "wide", tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_own_folder_and_tokens_are_refused(encoder, tmp_path):
+    config = S2DConfig(**(TINY | {"num_hidden_layers": 1, "landmark_size": 4, "temporal_adapters": False}))
+    model = randomise(S2DForImageClassification(config))
+    folder = make_folder(tmp_path / "model", model, S2DImageProcessor(**processor_settings(encoder)))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="model is the model's own folder"):
+        export_onnx(folder, tmp_path / "x" / ".." / "model", overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    labels = {"id2label": {**config.id2label, 0: "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3h"}, "label2id": None}
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | labels))
+    with pytest.raises(ValueError, match=r"No model.onnx is written: its settings hold an access token \(hf_aB3d"):
+        export_onnx(folder, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_missing_processor_is_told_and_an_earlier_export_leaves_nothing(exported, tmp_path, caplog):
+    config = S2DConfig(**(TINY | {"num_hidden_layers": 1, "temporal_adapters": False}))
+    model = randomise(S2DForImageClassification(config))
+    model.save_pretrained(tmp_path / "model")
+    shutil.copytree(exported[0], tmp_path / "onnx")
+    transformers_logging = logging.getLogger("transformers")
+    transformers_logging.addHandler(caplog.handler)
+    try:
+        (report,) = export_onnx(tmp_path / "model", tmp_path / "onnx", overwrite=True)
+    finally:
+        transformers_logging.removeHandler(caplog.handler)
+    assert "model has no preprocessor_config.json" in caplog.text and "no landmark_encoder.onnx" in caplog.text
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} == {"config.json", "model.onnx"}
+    assert set(metadata(report.file)) == {
+        "architecture", "labels", "function_to_apply", "num_frames", "image_size", "inputs", "outputs",
+    }  # fmt: skip
