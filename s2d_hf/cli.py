@@ -272,8 +272,8 @@ def _add_export_onnx(commands: argparse._SubParsersAction) -> None:
         help="write a model as ONNX files",
         description=(
             "Write a video or image model and its landmark encoder as ONNX files, for onnxruntime and other programs, "
-            "with its configuration and its processor's settings beside them. What was written is compared with PyTorch "
-            'first, and refused if it differs (pip install "s2d-hf[onnx]").'
+            "with its configuration and its processor's settings beside them. What was written is compared "
+            'with PyTorch, and refused if it differs (pip install "s2d-hf[onnx]").'
         ),
         epilog="example: s2d-hf export-onnx affectnet7 affectnet7-onnx --int8",
     )
