@@ -48,6 +48,20 @@ def find_commit(commit: str, root: Path = ROOT) -> str:
     return short
 
 
+def unpack_commit(commit: str, root: Path = ROOT) -> tempfile.TemporaryDirectory:
+    """
+    The package `s2d_hf` of a commit, in a temporary folder.
+
+    Raises:
+        ValueError: as [`find_commit`] does.
+    """
+    short = find_commit(commit, root)
+    folder = tempfile.TemporaryDirectory(prefix=f"s2d_hf-{short}-")
+    with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", short, "s2d_hf"))) as archive:
+        archive.extractall(folder.name, filter="data")
+    return folder
+
+
 @cache
 def load_modeling(commit: str, root: Path = ROOT) -> ModuleType:
     """
@@ -57,10 +71,7 @@ def load_modeling(commit: str, root: Path = ROOT) -> ModuleType:
     Raises:
         ValueError: as [`find_commit`] does.
     """
-    short = find_commit(commit, root)
-    folder = tempfile.TemporaryDirectory(prefix=f"s2d_hf-{short}-")
-    with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", short, "s2d_hf"))) as archive:
-        archive.extractall(folder.name, filter="data")
+    short, folder = find_commit(commit, root), unpack_commit(commit, root)
     # an empty package: the commit's own __init__.py would register its classes
     package = ModuleType(f"s2d_hf_at_{short}")
     package.__path__ = [str(Path(folder.name) / "s2d_hf")]
@@ -107,4 +118,4 @@ def _git(root: Path, *arguments: str) -> bytes:
     return run.stdout
 
 
-__all__ = ["build_at", "find_commit", "load_modeling"]
+__all__ = ["build_at", "find_commit", "load_modeling", "unpack_commit"]

@@ -1,5 +1,6 @@
 """The forward pass: the plain one, VideoMAE's, ours in every mode and a commit's, with their errors."""
 
+import copy
 import gc
 import time
 from collections.abc import Callable
@@ -28,8 +29,8 @@ EAGER = "float32"  # the mode whose operations are counted for all
 def measure_forward(settings: Settings) -> dict[str, Any]:
     """
     Returns `{"runs": [one of each batch size], "unavailable": {name: reason}, "num_clips": ..., "onednn_is_faster":
-    {precision: whether the fast path asks it}}`; a run is `{"batch", "candidates": {name: {...}}, "peaks",
-    "matrix_products"}`, the last two of them FLOP/s by precision, and by precision and library.
+    {precision: whether the fast path asks it}, "reference_device": ...}`; a run is `{"batch", "candidates": {name:
+    {...}}, "peaks", "matrix_products"}`, the last two of them FLOP/s by precision, and by precision and library.
     """
     model = build_s2d(settings.size, settings.device)
     unavailable: dict[str, str] = {}
@@ -44,7 +45,13 @@ def measure_forward(settings: Settings) -> dict[str, Any]:
     asked = {}
     if settings.device == "cpu":
         asked = {name: onednn_is_faster(getattr(torch, name)) for name in ("float32", "bfloat16")}
-    return {"runs": runs, "unavailable": unavailable, "num_clips": settings.num_clips, "onednn_is_faster": asked}
+    return {
+        "runs": runs,
+        "unavailable": unavailable,
+        "num_clips": settings.num_clips,
+        "onednn_is_faster": asked,
+        "reference_device": settings.reference_device or settings.device,
+    }
 
 
 class _Run:
@@ -95,8 +102,11 @@ class _Run:
         The plain logits `(clips, num_labels)`. The classifier's bias is moved by their mean first: with random weights
         all clips would otherwise fall into one class, and every mode would agree.
         """
-        logits = torch.cat([plain_logits(self.model, *clips) for clips in self.batches])
-        self.model.classifier.bias -= logits.mean(dim=0)
+        device = self.settings.reference_device or self.device
+        model = self.model if device == self.device else copy.deepcopy(self.model).to(device)
+        batches = [[tensor.to(device) for tensor in clips] for clips in self.batches]
+        logits = torch.cat([plain_logits(model, *clips) for clips in batches])
+        self.model.classifier.bias -= logits.mean(dim=0).to(self.device)
         return logits - logits.mean(dim=0)
 
     def _prepare(self, name: str, reference: torch.Tensor) -> None:
@@ -140,7 +150,9 @@ class _Run:
         double = build_s2d(self.settings.size, self.device).double()
         double.classifier.bias.copy_(self.model.classifier.bias)
         pixels, landmarks = (tensor[:1].double() for tensor in self.batches[0])
-        return float((plain_logits(double, pixels, landmarks) - reference[:1].double()).abs().max())
+        return float(
+            (plain_logits(double, pixels, landmarks).to(reference.device) - reference[:1].double()).abs().max()
+        )
 
     def _matrix_products(self) -> dict[tuple[str, str], Callable[[], Any]]:
         """By library and precision. On a CPU, PyTorch's own choice for float32 is not the fastest everywhere."""

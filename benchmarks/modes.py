@@ -1,5 +1,5 @@
 """
-The ways to run a model that are compared: precisions, oneDNN, compilers, int8 weights and ONNX files.
+The ways to run a model that are compared: precisions, oneDNN, compilers, attention, placement, int8 weights and ONNX.
 
 A mode's `prepare` changes the model that it is given, so give it a copy, and returns what takes `pixel_values` and
 `landmark_features` and returns the logits. It may take minutes. It raises an error where the mode can't run.
@@ -116,6 +116,22 @@ def _float16(model: S2DForVideoClassification) -> Forward:
     return eager(model, torch.float16)
 
 
+def _flash_attention(model: S2DForVideoClassification) -> Forward:
+    _demand_cuda(model)
+    model = model.to(torch.bfloat16)  # it refuses float32
+    model.set_attn_implementation("flash_attention_2")
+    return eager(model, torch.bfloat16)
+
+
+def _device_map(model: S2DForVideoClassification) -> Forward:
+    """Loaded from a folder, with its modules where accelerate puts them: on a CPU there is one place."""
+    where = "auto" if next(model.parameters()).device.type == "cuda" else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        placed = type(model).from_pretrained(folder, device_map=where)
+    return eager(placed.eval(), torch.float32)
+
+
 def _int8_torchao(model: S2DForVideoClassification) -> Forward:
     """
     The linear layers of the ViT blocks, compiled: without, the scales are computed and applied in passes of their own.
@@ -162,6 +178,8 @@ _ALL = (
     Mode("bfloat16-compiled", partial(_compile_frozen, dtype=torch.bfloat16), "a C++ compiler", _BFLOAT16),
     Mode("bfloat16-cuda-graphs", partial(_compile_cuda_graphs, dtype=torch.bfloat16), "a CUDA device", _BFLOAT16),
     Mode("float16", _float16, "a CUDA device", _BFLOAT16.replace("bfloat16", "float16")),
+    Mode("bfloat16-flash-attention", _flash_attention, "a CUDA device, pip install flash-attn", _BFLOAT16),
+    Mode("float32-device-map", _device_map, "pip install accelerate", "float32"),
     Mode("int8-torchao", _int8_torchao, "pip install torchao, and a C++ compiler", _INT8.format(inputs="per token")),
     Mode("onnx-int8", partial(_onnx, int8=True), 'pip install "s2d-hf[onnx]"', _INT8.format(inputs="per clip")),
 )

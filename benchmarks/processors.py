@@ -33,7 +33,10 @@ def build_processor(size: Size, model: S2DForVideoClassification) -> S2DVideoPro
 
 
 def measure_processors(settings: Settings) -> dict[str, Any]:
-    """Returns `{"videos": {what it is: {stage: {"seconds": {...}}}}}`."""
+    """
+    Returns `{"videos": {what it is: {stage: {"seconds": {...}}}}, "unavailable": {stage: reason}}`: of the latter, a
+    package is missing.
+    """
     model = build_s2d(settings.size, settings.device)
     processor = build_processor(settings.size, model)
     pixels = model.config.image_size
@@ -41,19 +44,24 @@ def measure_processors(settings: Settings) -> dict[str, Any]:
     seconds = 1 if is_tiny else 10
     wide = (64, 36) if is_tiny else (1280, 720)
     results = {}
+    unavailable: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for width, height in (wide, (pixels, pixels)):
             video = write_made_video(Path(folder) / f"{width}.mp4", width, height, seconds)
             calls = _stages(model, processor, video)
-            for call in calls.values():
-                call()
+            for stage in list(calls):
+                try:
+                    calls[stage]()
+                except ImportError as error:
+                    unavailable[stage] = str(error)
+                    del calls[stage]
             name = f"{seconds} s of {width}x{height}, {processor.num_frames} frames sampled"
             with tqdm(total=len(calls) * settings.rounds, desc=f"processors, {width}x{height}") as bar:
                 times = time_in_turns(
                     calls, settings.rounds, settings.clock, settings.device, after_call=lambda _, bar=bar: bar.update()
                 )
             results[name] = {stage: {"seconds": summarise(values)} for stage, values in times.items()}
-    return {"videos": results}
+    return {"videos": results, "unavailable": unavailable}
 
 
 def _stages(

@@ -1,6 +1,7 @@
 """The tables of a run, as Markdown."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from .candidates import PLAIN, VIDEOMAE, VIDEOMAE_FAST, commit_of
@@ -34,18 +35,22 @@ def render(results: dict[str, Any]) -> str:
         f"{settings['clock_name']} clock. Weights and clips are random. Ratios compare times of the same round.",
         table(["run", ""], [[key, str(value)] for key, value in results["provenance"].items()]),
     ]
+    if results.get("not_measured"):
+        parts.append(table(["part not measured", "why"], [[*item] for item in results["not_measured"].items()]))
     renderers = {
-        "forward": _forward,
+        "forward": partial(_forward, device=settings["device"]),
         "training": _training,
         "processors": _processors,
         "scaling": _scaling,
+        "timeline": _timeline,
+        "archive": _archive,
         "profile": _profile,
     }
     parts += [renderers[name](results[name]) for name in renderers if name in results]
     return "\n\n".join(parts) + "\n"
 
 
-def _forward(results: dict[str, Any]) -> str:
+def _forward(results: dict[str, Any], device: str) -> str:
     parts = ["## Forward pass"]
     for run in results["runs"]:
         parts.append(f"### Batch of {run['batch']}")
@@ -54,15 +59,17 @@ def _forward(results: dict[str, Any]) -> str:
             "both in float32." + _say_fast_path(results["onednn_is_faster"])
         )
         parts.append(_forward_times(run))
-        parts.append(_forward_errors(run))
+        parts.append(_forward_errors(run, results.get("reference_device", device) != device))
         products = "; ".join(f"{name}: {value / 1e9:,.0f}" for name, value in run["matrix_products"].items())
         parts.append(
             f"Products of square matrices in the same rounds, in GFLOP/s: {products}. The faster one "
             "of each precision is the peak."
         )
         plain = run["candidates"][PLAIN]
+        where = results.get("reference_device", device)
+        on_device = f" on the {where}" if where != device else ""
         parts.append(
-            f"Errors are against (a) in float32, over {results['num_clips']} clips whose logits spread by "
+            f"Errors are against (a) in float32{on_device}, over {results['num_clips']} clips whose logits spread by "
             f"{plain['logits_spread']:.3g} (standard deviation); (a) itself is "
             f"{plain['largest_error_of_float32']:.1e} from float64. The share of the "
             "peak counts the operations of float32 for every mode."
@@ -115,7 +122,8 @@ def _forward_times(run: dict[str, Any]) -> str:
     return table([*header, "page faults", "memory of the call, MiB", "of the process, MiB"], rows)
 
 
-def _forward_errors(run: dict[str, Any]) -> str:
+def _forward_errors(run: dict[str, Any], has_other_reference: bool) -> str:
+    none = (VIDEOMAE, VIDEOMAE_FAST) if has_other_reference else (PLAIN, VIDEOMAE, VIDEOMAE_FAST)
     rows = [
         [
             name,
@@ -125,7 +133,7 @@ def _forward_errors(run: dict[str, Any]) -> str:
             facts["precision_note"] or "",
         ]
         for name, facts in run["candidates"].items()
-        if name not in (PLAIN, VIDEOMAE, VIDEOMAE_FAST)
+        if name not in none
     ]
     return table(["", "largest error of logits", "same class", "cold start, s", "precision"], rows)
 
@@ -149,11 +157,11 @@ def _training(results: dict[str, Any]) -> str:
     plain = candidates[PLAIN]
     parts = [
         "## Training step",
-        f"Forward, cross-entropy and backward of {results['batch']} clip, with the ViT frozen: "
-        f"{plain['trained_parameters']:,} parameters are trained. (a) is the plain forward pass in float32, "
-        "and ours is as `freeze_for_video_tuning` leaves the model, with the prompt layers' intermediate results "
-        "computed again for the gradient. Autocast is the Trainer's `bf16`. The error of a gradient is the norm of "
-        "its difference from (a)'s over the norm of (a)'s.",
+        f"Forward, cross-entropy and backward of {results['batch']} clip{'' if results['batch'] == 1 else 's'}, with "
+        f"the ViT frozen: {plain['trained_parameters']:,} parameters are trained. (a) is the plain forward pass in "
+        "float32, and ours is as `freeze_for_video_tuning` leaves the model, with the prompt layers' intermediate "
+        "results computed again for the gradient. Autocast is the Trainer's `bf16`. The error of a gradient is the "
+        "norm of its difference from (a)'s over the norm of (a)'s.",
         _training_times(candidates),
         "Memory is that of a second step, in a process of its own: over what was there before it, and of the whole "
         "process; and what the forward pass keeps for the backward pass.",
@@ -209,12 +217,18 @@ def _amount(facts: dict[str, Any], key: str) -> int | None:
 def _processors(results: dict[str, Any]) -> str:
     parts = ["## From a file to scores"]
     for name, stages in results["videos"].items():
-        whole = stages["pipeline, all"]["seconds"]["median"]
+        whole = stages["pipeline, all"]["seconds"]["median"] if "pipeline, all" in stages else None
         rows = [
-            [stage, milliseconds(facts["seconds"]), f"{100 * facts['seconds']['median'] / whole:.0f} %"]
+            [
+                stage,
+                milliseconds(facts["seconds"]),
+                "" if whole is None else f"{100 * facts['seconds']['median'] / whole:.0f} %",
+            ]
             for stage, facts in stages.items()
         ]
         parts += [f"### {name}", table(["stage", "milliseconds", "of the pipeline"], rows)]
+    if results["unavailable"]:
+        parts.append(table(["stage not measured", "why"], [[*item] for item in results["unavailable"].items()]))
     return "\n\n".join(parts)
 
 
@@ -227,13 +241,16 @@ def _scaling(results: dict[str, Any]) -> str:
             f"{x}: {seconds['median']:.2f}" for x, seconds in zip(measured["x"], measured["seconds"], strict=True)
         )
         rows.append([f"{axis} ({values} s)", what, *_fit(fit)])
+    header = ["measured, float32", "against", "seconds = slope * it + constant", "largest distance", "power"]
     timeline = results["timeline"]
+    if "not_measured" in timeline:
+        said = f"The timeline was not measured: {timeline['not_measured']}."
+        return "\n\n".join(["## How the time grows", table(header, rows), said])
     values = ", ".join(
         f"{name}: {fact['windows']} windows, {fact['seconds']['median']:.1f} s"
         for name, fact in timeline["points"].items()
     )
     rows.append([f"timeline ({values})", "windows", *_fit(timeline["fit"])])
-    header = ["measured, float32", "against", "seconds = slope * it + constant", "largest distance", "power"]
     return "\n\n".join(
         [
             "## How the time grows",
@@ -248,6 +265,86 @@ def _scaling(results: dict[str, Any]) -> str:
 def _fit(fit: dict[str, float]) -> list[str]:
     line = f"{fit['slope']:.4g} * it {'+' if fit['intercept'] >= 0 else '-'} {abs(fit['intercept']):.3g}"
     return [line, f"{100 * fit['largest_residual']:.1f} %", f"{fit['exponent']:.2f}"]
+
+
+def _timeline(results: dict[str, Any]) -> str:
+    parts = [
+        "## Whole videos",
+        f"{results['seconds']:g} s of made video each. {say_detector(results)} Shares are of the whole time: those of "
+        "stages that overlap can be more than 100 % together.",
+    ]
+    for video in results["videos"]:
+        candidates = video["candidates"]
+        stages = list(dict.fromkeys(stage for facts in candidates.values() for stage in facts["shares"]))
+        rows = [
+            [
+                name,
+                spread(facts["real_time_factor"]),
+                spread(facts["seconds"]),
+                *(f"{100 * facts['shares'][s]['median']:.0f} %" if s in facts["shares"] else "" for s in stages),
+                f"{facts['windows']}",
+                *_compare_timelines(facts),
+            ]
+            for name, facts in candidates.items()
+        ]
+        header = ["", "seconds of video a second", "seconds", *stages, "windows"]
+        parts.append(f"### {video['width']}x{video['height']}, faces: {video['faces']}")
+        parts.append(table([*header, "times as fast", "as", "largest difference of scores"], rows))
+        wrong = [
+            f"{name}: {facts['tracks']}" for name, facts in candidates.items() if facts["tracks"] != video["faces"]
+        ]
+        if wrong:
+            parts.append(f"**Not as many faces were followed as there are**: {'; '.join(wrong)}.")
+    if results["unavailable"]:
+        parts.append(table(["not measured", "why"], [[*item] for item in results["unavailable"].items()]))
+    return "\n\n".join(parts)
+
+
+def say_detector(results: dict[str, Any]) -> str:
+    """How the faces of whole videos were found."""
+    if results["stand_in"] is None:
+        return f"Faces are found by {results['detector']}."
+    return f"**No face detector ran**, and its time is missing: the boxes are known. ({results['stand_in']}.)"
+
+
+def _compare_timelines(facts: dict[str, Any]) -> list[str]:
+    if "compared_with" not in facts:
+        return ["", "", ""]
+    difference = facts["largest_difference"]
+    return [
+        spread(facts["times_as_fast"]),
+        facts["compared_with"],
+        "other windows" if difference is None else f"{difference:.1e}",
+    ]
+
+
+def _archive(results: dict[str, Any]) -> str:
+    times, count = results["times"], results["videos"]
+    whole = times["job"]["median"]
+    rows = [
+        [
+            part,
+            spread(summary),
+            f"{100 * summary['median'] / whole:.1f} %",
+            "" if part == "start-up" else f"{summary['median'] / count:.3f}",
+        ]
+        for part, summary in times.items()
+    ]
+    length = count * results["seconds"]
+    later = whole - times["start-up"]["median"]
+    over = (later - times["analysis"]["median"]) / count
+    parts = [
+        "## An archive",
+        f"{count} videos of {results['seconds']:g} s, {results['width']}x{results['height']}, faces: "
+        f"{results['faces']}, in float32. {say_detector(results)} Stages of the analysis that overlap can be more "
+        "than the whole of it together.",
+        table(["", "seconds", "of the job", "seconds a video"], rows),
+        f"Hours of video an hour: {length / whole:.2f}, and {length / later:.2f} once the model is loaded. Each video "
+        f"takes {over:.3f} s over its analysis.",
+    ]
+    if results["without_face"]:
+        parts.append(f"**No face was found** in {results['without_face']} of {count} videos.")
+    return "\n\n".join(parts)
 
 
 def _profile(results: dict[str, str]) -> str:

@@ -1,15 +1,14 @@
 """How the time grows: with the batch, the frames, the image size, and the faces and length of a raw video."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from s2d_hf import S2DForVideoClassification, S2DTimeline
+from s2d_hf import S2DForVideoClassification
 
 from .made_video import face_boxes, write_made_video
 from .measuring import fit_line, summarise, time_in_turns
@@ -25,7 +24,7 @@ def measure_scaling(settings: Settings) -> dict[str, Any]:
     """
     Returns `{axis: {"x", "seconds", "fit"}}` for the model's `batch`, `frames` and `pixels` (the fit of the last is
     over the patches of a frame), and `{"timeline": {"points", "fit"}}` with the time of [`S2DTimeline`] against the
-    windows that it classified.
+    windows that it classified, or `{"timeline": {"not_measured": reason}}` where a package is missing.
     """
     model = build_s2d(settings.size, settings.device)
     return _measure_model(model, settings) | {"timeline": _measure_timeline(model, settings)}
@@ -61,17 +60,14 @@ def _measure_model(model: S2DForVideoClassification, settings: Settings) -> dict
     return result
 
 
-class _KnownFaces:
-    """Takes the face detector's place: what it costs depends on the detector, and not on the number of faces."""
-
-    def __init__(self, boxes: list[tuple[float, float, float, float]]):
-        self.boxes = np.array([(*box, 1.0) for box in boxes])
-
-    def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [self.boxes.copy() for _ in frames]
-
-
 def _measure_timeline(model: S2DForVideoClassification, settings: Settings) -> dict[str, Any]:
+    """The faces are shown to it: what a face detector costs does not depend on their number."""
+    try:
+        from s2d_hf import S2DTimeline
+
+        from .timeline_runner import show_faces
+    except ImportError as error:  # the model needs less
+        return {"not_measured": str(error)}
     is_tiny = settings.size_name == "tiny"
     width, height = (96, 64) if is_tiny else (640, 360)
     short = 2 if is_tiny else 4
@@ -84,10 +80,10 @@ def _measure_timeline(model: S2DForVideoClassification, settings: Settings) -> d
             name = f"{seconds} s, {faces} {'face' if faces == 1 else 'faces'}"
             video = write_made_video(Path(folder) / f"{seconds}-{faces}.mp4", width, height, seconds, faces)
             facts[name] = {"seconds_of_video": seconds, "faces": faces}
-            detector = _KnownFaces(face_boxes(width, height, faces))
+            boxes = face_boxes(width, height, faces)
 
-            def call(video=video, fact=facts[name], detector=detector) -> None:
-                processor.get_face_detector = lambda device=None: detector
+            def call(video=video, fact=facts[name], boxes=boxes) -> None:
+                show_faces(analyse, boxes)
                 timeline = analyse(str(video), progress=False)
                 fact["windows"] = sum(len(track.times) for track in timeline.tracks)
 

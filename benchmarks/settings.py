@@ -20,6 +20,14 @@ class Settings:
         batch_sizes (`tuple[int, ...]`): Clips at a time in the forward pass.
         num_clips (`int`): Clips over which errors are measured, at least 2.
         against (`str`, *optional*): A commit of this repository, whose model is measured beside.
+        reference_device (`str`, *optional*): Where the float32 logits are computed from which errors are measured; by
+            default `device`.
+        training_batch (`int`): Clips of a training step.
+        heights (`tuple[int, ...]`), faces (`tuple[int, ...]`), seconds (`float`): Of the made videos that are
+            analysed as a whole: pixels, faces at a time, length.
+        videos (`int`): Of an archive.
+        detector (`str`): The face detector; see [`FaceDetector`].
+        detector_weights (`str`, *optional*): Its file of weights, by default the one that face-alignment has kept.
     """
 
     size_name: str = "paper"
@@ -31,6 +39,14 @@ class Settings:
     batch_sizes: tuple[int, ...] = (1,)
     num_clips: int = 2
     against: str | None = None
+    reference_device: str | None = None
+    training_batch: int = 1
+    heights: tuple[int, ...] = (1080,)
+    faces: tuple[int, ...] = (1, 2)
+    seconds: float = 10.0
+    videos: int = 8
+    detector: str = "retinaface"
+    detector_weights: str | None = None
 
     @property
     def size(self) -> Size:

@@ -17,7 +17,7 @@ from .settings import Settings
 
 def measure_training(settings: Settings) -> dict[str, Any]:
     """Returns `{"batch", "candidates": {name: {...}}}`."""
-    device, batch = settings.device, 1
+    device, batch = settings.device, settings.training_batch
     names = training_names(settings.against)
     calls: dict[str, Callable[[], Any]] = {}
     facts: dict[str, dict[str, Any]] = {}

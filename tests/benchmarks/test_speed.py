@@ -2,6 +2,7 @@
 
 import json
 import mmap
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.functional import normalize
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from benchmarks import memory, speed
+from benchmarks import memory, plots, profiling, report, speed, timeline, training
 from benchmarks.candidates import (
     OURS,
     OURS_CHECKPOINTED,
@@ -24,6 +25,7 @@ from benchmarks.candidates import (
     training_way,
 )
 from benchmarks.counting import count_flops, count_page_faults, watch_saved_tensors
+from benchmarks.forward import measure_forward
 from benchmarks.measuring import fit_line, ratio, summarise, time_in_turns
 from benchmarks.models import SIZES, make_clips
 from benchmarks.modes import precision_of
@@ -261,7 +263,7 @@ def test_command(tmp_path, monkeypatch, capsys):
 
 def test_command_against_a_commit(tmp_path, head, monkeypatch):
     """The committed model beside the one in the working tree."""
-    monkeypatch.setattr(speed, "plot_speed", lambda results, path: path.write_text(caption(results)))
+    monkeypatch.setattr(plots, "plot_speed", lambda results, path: path.write_text(caption(results)))
     arguments = ["--quick", "--rounds", "2", "--no-memory", "--parts", "forward", "training", "--against", "HEAD"]
     folder = speed.main([*arguments, "--modes", "float32", "bfloat16", "--output", str(tmp_path)])
     results = json.loads((folder / "results.json").read_text())
@@ -288,9 +290,35 @@ def test_command_against_a_commit(tmp_path, head, monkeypatch):
 def test_fast_paths_say_why_they_are_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("S2D_FAST_CPU", "0")
     settings = speed.Settings(size_name="tiny", rounds=1, with_memory=False, modes=("float32", "float32-fast-path"))
-    results = speed.measure_forward(settings)
+    results = measure_forward(settings)
     assert {*results["unavailable"]} == {"float32-fast-path", VIDEOMAE_FAST}
     assert all("S2D_FAST_CPU=0" in reason for reason in results["unavailable"].values())
+
+
+def test_a_part_that_fails_stops_no_other_one(tmp_path, monkeypatch, capsys):
+    def fail(settings):
+        yield {"so": "far"}
+        raise MemoryError("a GPU is full")
+
+    monkeypatch.setattr(timeline, "measure_timeline", fail)
+    monkeypatch.setattr(profiling, "measure_profile", lambda settings: {"float32": "slow"})  # which comes after it
+    monkeypatch.setattr(report, "_timeline", str)
+    arguments = ["--quick", "--parts", "timeline", "profile", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"Not measured, see above: timeline\."):
+        speed.main(arguments)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["not_measured"] == {"timeline": "MemoryError: a GPU is full"}
+    assert results["timeline"] == {"so": "far"} and results["profile"] == {"float32": "slow"}
+    assert "| timeline | MemoryError: a GPU is full |" in (tmp_path / "results.md").read_text()
+    assert "in fail" in capsys.readouterr().err
+
+
+def test_training_step_of_several_clips():
+    settings = speed.Settings(size_name="tiny", rounds=1, with_memory=False)
+    one, three = (training.measure_training(replace(settings, training_batch=batch)) for batch in (1, 3))
+    assert (one["batch"], three["batch"]) == (1, 3)
+    counted = [results["candidates"][OURS_KEEPING]["flops"] for results in (one, three)]
+    assert 2.5 < counted[1] / counted[0] <= 3  # but for what the weights alone cost
 
 
 @pytest.mark.parametrize(
@@ -301,6 +329,16 @@ def test_fast_paths_say_why_they_are_missing(tmp_path, monkeypatch):
         ["--batch-sizes", "0"],
         ["--modes", "fastest"],
         ["--against", "HEAD", "--parts", "scaling"],
+        ["--training-batch-size", "0"],
+        ["--heights", "121"],
+        ["--heights", "64"],
+        ["--faces", "0"],
+        ["--seconds", "0.4"],
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--videos", "0"],
+        ["--detector-weights", "no-such-file"],
+        ["--clock", "cpu", "--parts", "timeline"],
         ["--against", "no-such-commit"],
     ],
 )
