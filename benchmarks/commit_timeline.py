@@ -30,12 +30,12 @@ class CommitTimeline:
         self.commit = commit
         self._folder = unpack_commit(commit, root)
         folder = self._folder.name
-        paths = [folder, str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "OMP_NUM_THREADS": str(torch.get_num_threads()),
         }
-        # stderr stays the user's; -m finds s2d_hf in the folder in which it starts, and the benchmark in the next one
+        # -m looks into the folder in which it starts first, where the commit's s2d_hf is, and the benchmark is not;
+        # stderr stays the user's
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.timeline_runner"],
             stdin=subprocess.PIPE,
