@@ -163,7 +163,7 @@ def test_the_script_on_a_cpu(tmp_path):
     (file,) = tmp_path.glob("*-quick.json")
     found = json.loads(file.read_text())
     steps = found["steps"]
-    assert found["failed"] == [] and [*steps] == sorted(STEPS[1:]) and sum(s["seconds"] for s in steps.values()) < 180
+    assert found["failed"] == [] and [*steps] == sorted(STEPS[1:])
     assert [steps[f"2-forward-{n}"]["results"]["forward"]["runs"][0]["batch"] for n in (1, 8, 64)] == [1, 8, 64]
     assert steps["4-training-8"]["results"]["training"]["batch"] == 8
     assert [video["faces"] for video in steps["3-timeline"]["results"]["timeline"]["videos"]] == [1, 2, 6]
