@@ -14,6 +14,9 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 # Lies beside the model's weights; the image and the video processor of a folder share it.
 LANDMARK_WEIGHTS_NAME = "landmark_encoder.safetensors"
 NUM_LANDMARKS = 68
+# From so many on, PyTorch computes 1x1 convolutions on a CPU thread by other means than matrix products, which gives a
+# frame other last digits than it has alone.
+_MANY_FRAMES = 16
 
 
 @dataclass
@@ -45,6 +48,8 @@ class LandmarkEncoder(nn.Module):
     encoder_type: str
     num_channels: int
     feature_size: int = 14
+    # so few that what the layers hand on stays in the cache
+    cpu_batch_size: int = 4
 
     def __init__(self, **options):
         super().__init__()
@@ -71,8 +76,8 @@ class LandmarkEncoder(nn.Module):
             pixel_values (`torch.Tensor` of shape `(N, 3, height, width)`): RGB face crops in [0, 1], normalised with
                 ImageNet's mean and standard deviation: the very `pixel_values` of the S2D models.
             return_landmarks (`bool`): Compute the points too.
-            batch_size (`int`, *optional*): Frames that go through the network at a time. By default 64, and 4 on a
-                CPU, in whose cache the intermediate results then stay.
+            batch_size (`int`, *optional*): Frames that go through the network at a time. By default 64, and on a CPU
+                4, or more of a small network: as many as stay in its cache with all that is computed of them.
 
         Raises:
             ValueError: if `pixel_values` are not `(N, 3, height, width)`.
@@ -81,7 +86,7 @@ class LandmarkEncoder(nn.Module):
             raise ValueError(f"`pixel_values` must be (N, 3, height, width), got {tuple(pixel_values.shape)}.")
         parameter = next(self.parameters())
         if batch_size is None:
-            batch_size = 4 if parameter.device.type == "cpu" else 64
+            batch_size = self.cpu_batch_size if parameter.device.type == "cpu" else 64
         features, landmarks = [], []
         for chunk in pixel_values.split(batch_size):
             output = self._encode(chunk.to(parameter.device, parameter.dtype), return_landmarks)
@@ -115,7 +120,11 @@ class ConvBlock(nn.Module):
         else:  # the norm is a part of the convolution then
             scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
             weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
-            x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            is_product = conv.kernel_size == (1, 1) and conv.groups == 1
+            if is_product and x.device.type == "cpu" and len(x) >= _MANY_FRAMES:
+                x = nn.functional.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+            else:
+                x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
         return x if self.prelu is None else self.prelu(x)
 
 
@@ -187,6 +196,8 @@ class MobileFaceNetLandmarkEncoder(LandmarkEncoder):
         super().__init__(**{name: value for name, (value, published) in changed.items() if value != published})
         self.input_size = input_size
         self.feature_size = input_size // 8
+        # as much memory as 4 frames take in the published network
+        self.cpu_batch_size = max(4, round(4 * (112 / input_size) ** 2 / width))
         c64, c128, c256, c512 = (int(channels * width) for channels in (64, 128, 256, 512))
         self.num_channels = c128
         self.conv1 = ConvBlock(3, c64, kernel=3, stride=2, padding=1)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from s2d_hf import FANLandmarkEncoder, MobileFaceNetLandmarkEncoder, S2DImageProcessor
 from s2d_hf.conversion import read_landmark_encoder
 from s2d_hf.landmark_encoders_s2d import (
+    ConvBlock,
     build_landmark_encoder,
     heatmap_peaks,
     load_landmark_encoder,
@@ -76,6 +77,72 @@ def test_mobilefacenet_of_another_input_size(tmp_path):
     assert torch.equal(again(frames).features, output.features)
     with pytest.raises(ValueError, match="`input_size`"):
         MobileFaceNetLandmarkEncoder(input_size=56)
+
+
+@pytest.mark.parametrize(
+    ("width", "input_size"), [(1.0, 112), (1.0, 32), (0.25, 64), (0.5, 48), (0.125, 112), (1.0, 16)]
+)
+def test_a_frame_has_the_same_features_alone_and_among_others(width, input_size):
+    torch.manual_seed(0)
+    encoder = MobileFaceNetLandmarkEncoder(width=width, input_size=input_size)
+    frames = random_frames(min(encoder.cpu_batch_size, 48) + 3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several share sums as they like
+    try:
+        together = encoder(frames, return_landmarks=True)
+        alone = [encoder(frame[None], return_landmarks=True) for frame in frames]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together.features, torch.cat([output.features for output in alone]))
+    # matrix products for the points take a single row by other means
+    torch.testing.assert_close(together.landmarks, torch.cat([output.landmarks for output in alone]))
+
+
+def test_small_networks_take_more_frames_at_a_time(monkeypatch):
+    sizes: list[int] = []
+    encode = MobileFaceNetLandmarkEncoder._encode
+
+    def count(self, frames, return_landmarks):
+        sizes.append(len(frames))
+        return encode(self, frames, return_landmarks)
+
+    monkeypatch.setattr(MobileFaceNetLandmarkEncoder, "_encode", count)
+    for options, expected in (
+        ({}, [4, 2]),
+        ({"input_size": 128}, [4, 2]),  # at least as many as ever
+        ({"width": 0.5}, [6]),  # of 8
+    ):
+        sizes.clear()
+        MobileFaceNetLandmarkEncoder(**options)(random_frames(6))
+        assert sizes == expected
+    sizes.clear()
+    MobileFaceNetLandmarkEncoder(width=0.25, input_size=64)(random_frames(64))
+    assert sizes == [49, 15]
+
+
+@pytest.mark.parametrize("count", [2, 20])
+@pytest.mark.parametrize("input_size", [16, 48])
+def test_norms_are_a_part_of_the_convolutions(count, input_size):
+    torch.manual_seed(0)
+    encoder = MobileFaceNetLandmarkEncoder(width=0.25, input_size=input_size)
+    for module in encoder.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm1d)):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.bias.normal_(0, 0.1)
+    frames = random_frames(count)
+    outputs = encoder(frames, return_landmarks=True)
+
+    def plainly(block, x):  # as the layers stand there
+        x = block.bn(block.conv(x))
+        return x if block.prelu is None else block.prelu(x)
+
+    resized = torch.nn.functional.interpolate(frames, (input_size, input_size), mode="bilinear", align_corners=True)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(ConvBlock, "forward", plainly)
+        expected = encoder._encode(resized, return_landmarks=True)
+    torch.testing.assert_close(outputs.features, expected.features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(outputs.landmarks, expected.landmarks, atol=1e-4, rtol=1e-4)
 
 
 # Read off the enlarged picture by eye, in pixels of skimage.data.astronaut(): iBUG index -> (x, y)
