@@ -48,7 +48,7 @@ class LandmarkEncoder(nn.Module):
     encoder_type: str
     num_channels: int
     feature_size: int = 14
-    # so few that what the layers hand on stays in the cache
+    # frames in float32, so few that what the layers hand on stays in the cache
     cpu_batch_size: int = 4
 
     def __init__(self, **options):
@@ -77,7 +77,7 @@ class LandmarkEncoder(nn.Module):
                 ImageNet's mean and standard deviation: the very `pixel_values` of the S2D models.
             return_landmarks (`bool`): Compute the points too.
             batch_size (`int`, *optional*): Frames that go through the network at a time. By default 64, and on a CPU
-                4, or more of a small network: as many as stay in its cache with all that is computed of them.
+                4, or more in a small network or dtype: as many as stay in its cache with all that is computed of them.
 
         Raises:
             ValueError: if `pixel_values` are not `(N, 3, height, width)`.
@@ -86,7 +86,8 @@ class LandmarkEncoder(nn.Module):
             raise ValueError(f"`pixel_values` must be (N, 3, height, width), got {tuple(pixel_values.shape)}.")
         parameter = next(self.parameters())
         if batch_size is None:
-            batch_size = self.cpu_batch_size if parameter.device.type == "cpu" else 64
+            on_cpu = self.cpu_batch_size * 4 // parameter.element_size()
+            batch_size = on_cpu if parameter.device.type == "cpu" else 64
         features, landmarks = [], []
         for chunk in pixel_values.split(batch_size):
             output = self._encode(chunk.to(parameter.device, parameter.dtype), return_landmarks)

@@ -118,6 +118,9 @@ def test_small_networks_take_more_frames_at_a_time(monkeypatch):
     sizes.clear()
     MobileFaceNetLandmarkEncoder(width=0.25, input_size=64)(random_frames(64))
     assert sizes == [49, 15]
+    sizes.clear()
+    MobileFaceNetLandmarkEncoder().bfloat16()(random_frames(10))
+    assert sizes == [8, 2]
 
 
 @pytest.mark.parametrize("count", [2, 20])

@@ -68,6 +68,15 @@ class S2DTrainingArguments(TrainingArguments):
     random_erasing_prob: float = field(
         default=0.0, metadata={"help": "Share of training clips in which a box is erased (0.25 in the paper)."}
     )
+    landmark_encoder_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "What the landmark encoder computes in while the model trains. `bfloat16` takes less time where "
+            "the processor has instructions for it, and its features are off by some percent. Evaluation, cached "
+            "features and saved weights stay in float32.",
+            "choices": ["float32", "bfloat16"],
+        },
+    )
     ema_decay: float | None = field(
         default=None,
         metadata={
@@ -147,6 +156,10 @@ class S2DTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"`anchor_weight_times` and `anchor_weights` belong together, but are {len(self.anchor_weight_times)} "
                 f"and {len(self.anchor_weights)} values."
+            )
+        if self.landmark_encoder_dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"`landmark_encoder_dtype` must be 'float32' or 'bfloat16', got {self.landmark_encoder_dtype!r}."
             )
         if self.anchor_update not in ("before", "after"):
             raise ValueError(f"`anchor_update` must be 'before' or 'after', got {self.anchor_update!r}.")

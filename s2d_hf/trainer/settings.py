@@ -13,9 +13,9 @@ _OF_TRAINING = (
     "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "optim", "max_grad_norm",
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16",
     "label_smoothing_factor", "mixup_alpha", "cutmix_alpha", "mixup_switch_prob", "random_erasing_prob",
-    "balanced_sampling", "ema_decay", "anchor_distillation", "anchor_queue_size", "anchor_neighbours",
-    "anchor_weight_times", "anchor_weights", "anchor_first_update", "anchor_update_every", "anchor_unit",
-    "anchor_start", "anchor_update",
+    "balanced_sampling", "landmark_encoder_dtype", "ema_decay", "anchor_distillation", "anchor_queue_size",
+    "anchor_neighbours", "anchor_weight_times", "anchor_weights", "anchor_first_update", "anchor_update_every",
+    "anchor_unit", "anchor_start", "anchor_update",
 )  # fmt: skip
 # where things lie, and what is only looked at
 _NOT_OF_DATA = (

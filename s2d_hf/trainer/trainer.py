@@ -1,5 +1,6 @@
 """The Trainer of the S2D models."""
 
+import copy
 import json
 import math
 import os
@@ -199,6 +200,12 @@ class S2DTrainer(Trainer):
             self.anchors.to(self.args.device)
             self.anchor_schedule = self.args.anchor_schedule
         self.erasing = RandomErasing(self.args.random_erasing_prob)
+        # what is saved and evaluates keeps its precision
+        self._training_processor = processor
+        if self.args.landmark_encoder_dtype != "float32" and processor.landmark_encoder is not None:
+            self._training_processor = copy.copy(processor)
+            encoder = copy.deepcopy(processor.landmark_encoder)
+            self._training_processor.landmark_encoder = encoder.to(getattr(torch, self.args.landmark_encoder_dtype))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
         """
@@ -389,7 +396,8 @@ class S2DTrainer(Trainer):
             return {"pixel_values": pixel_values}
         if landmark_features is not None:
             return {"pixel_values": pixel_values, "landmark_features": landmark_features.to(pixel_values)}
-        return {"pixel_values": pixel_values, **self.processing_class.compute_landmarks(pixel_values)}
+        processor = self._training_processor if self.model.training else self.processing_class
+        return {"pixel_values": pixel_values, **processor.compute_landmarks(pixel_values)}
 
     def compute_loss(
         self,

@@ -59,6 +59,29 @@ def test_landmarks_are_those_of_the_mixed_pixels(tmp_path):
     torch.testing.assert_close(seen["pixel_values"], trainer.prepare_pixels(batch["frames"]))  # never in evaluation
 
 
+def test_the_landmark_encoder_computes_in_bfloat16_in_training_alone(tmp_path):
+    trainer = make_trainer(tmp_path, landmark_encoder_dtype="bfloat16")
+    seen = {}
+    trainer.model.register_forward_pre_hook(lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    batch = first_batch(trainer)
+    pixels = trainer.prepare_pixels(batch["frames"]).flatten(0, 1)
+    conv = small_processor().landmark_encoder.conv
+    exact = conv(pixels).tanh().unflatten(0, (4, 4))
+    low = torch.nn.functional.conv2d(pixels.bfloat16(), conv.weight.bfloat16(), conv.bias.bfloat16(), stride=6).tanh()
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model.train(), batch)
+    assert seen["landmark_features"].dtype == torch.float32
+    torch.testing.assert_close(seen["landmark_features"].flatten(0, 1), low.float(), atol=1e-6, rtol=0)
+    assert 1e-4 < (seen["landmark_features"] - exact).abs().max() < 0.02
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model.eval(), batch)
+    torch.testing.assert_close(seen["landmark_features"], exact, atol=1e-6, rtol=1e-6)
+    trainer.train()
+    saved = trainer.processing_class.landmark_encoder.state_dict()  # what `save_pretrained` writes
+    assert all(torch.equal(weight, saved[f"conv.{name}"]) for name, weight in conv.state_dict().items())
+    assert {weight.dtype for weight in saved.values()} == {torch.float32}
+
+
 def test_erasing_changes_training_clips_only(tmp_path):
     trainer = make_trainer(tmp_path, random_erasing_prob=1.0)
     seen = {}
@@ -447,6 +470,7 @@ def test_every_epoch_draws_another_balanced_order(tmp_path):
         ({"ema_decay": 1.0}, "`ema_decay`"),
         ({"ema_decay": 0.0}, "`ema_decay`"),
         ({"ema_decay": 0.9, "push_to_hub": True, "hub_strategy": "every_save"}, "`hub_strategy` must be 'end'"),
+        ({"landmark_encoder_dtype": "float16"}, "`landmark_encoder_dtype` must be .*, got 'float16'"),
         ({"anchor_weights": [1.0]}, "belong together"),
         ({"anchor_update": "later"}, "`anchor_update` must be 'before' or 'after', got 'later'"),
         ({"anchor_distillation": True, "anchor_unit": "fraction"}, "0 to 1"),
