@@ -314,9 +314,10 @@ def _export_onnx(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 after an error that the user can mend, or the command's own."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Read when PyTorch is loaded: threads that wait for each other sleep. By default they spin, which beside a busy
-    # program takes up to ten times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Read when PyTorch is loaded: its threads spin for some microseconds when they wait for each other, and then
+        # sleep. By default they spin for milliseconds, which beside a busy program takes twice the time and more.
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what it can't write

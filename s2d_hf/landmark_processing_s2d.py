@@ -143,7 +143,8 @@ class LandmarkProcessorMixin:
                 "`landmark_encoder=` to its constructor, or turn the features off with `do_landmarks=False` for a "
                 'model with `prompt_type="none"`.'
             )
-        self.landmark_encoder.to(pixel_values.device)
+        if next(self.landmark_encoder.parameters()).device != pixel_values.device:
+            self.landmark_encoder.to(pixel_values.device)
         leading = pixel_values.shape[:-3]
         output = self.landmark_encoder(pixel_values.reshape(-1, *pixel_values.shape[-3:]), return_landmarks)
         data = {"landmark_features": output.features.reshape(*leading, *output.features.shape[1:])}

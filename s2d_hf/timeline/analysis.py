@@ -5,7 +5,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..modeling_s2d import S2DForVideoClassification
 from ..precision import find_precision
 from ..video_files_s2d import VideoSource
 from ..video_processing_s2d import S2DVideoProcessor
+from .read_ahead import read_ahead
 from .results import FaceTimeline, VideoTimeline, find_segments
 from .scoring import FaceCrop, WindowScorer
 from .streaming import CameraStream, open_stream, sample_evenly
@@ -33,6 +34,9 @@ from .streaming import CameraStream, open_stream, sample_evenly
 # Of each track: so many at most, not closer than that, in seconds, and of so many pixels along an edge. A film has
 # hundreds of tracks.
 MAX_THUMBNAILS, THUMBNAIL_INTERVAL, THUMBNAIL_SIZE = 16, 1.0, 80
+
+# So many frames are decoded while the model is busy with earlier ones: 50 MB at 1920x1080.
+FRAMES_AHEAD = 8
 
 # No camera's video is faster.
 MAX_FPS = 1000
@@ -339,17 +343,20 @@ class _Analysis:
     def run(self) -> Iterator[float]:
         """Goes through the stream; yields the time of each frame that was read, in seconds."""
         frames = sample_evenly(self.stream, self.settings.fps)
-        while True:
-            with self._clock("decoding"):
-                item = next(frames, None)
-            if item is None:
-                return
-            self.last_time = item.time
-            if self.first_time is None:
-                self.first_time = item.time
-            for followed in self.follower.add(item.time, item.pixels, item.after_cut):
-                self._take(followed)
-            yield self.last_time
+        if not isinstance(self.stream, CameraStream):  # whose frames come when they come
+            frames = read_ahead(frames, FRAMES_AHEAD)
+        with closing(frames):
+            while True:
+                with self._clock("decoding"):
+                    item = next(frames, None)
+                if item is None:
+                    return
+                self.last_time = item.time
+                if self.first_time is None:
+                    self.first_time = item.time
+                for followed in self.follower.add(item.time, item.pixels, item.after_cut):
+                    self._take(followed)
+                yield self.last_time
 
     def result(self) -> VideoTimeline:
         """What was found up to here."""
