@@ -54,13 +54,17 @@ SIZES = {
 }
 
 
-def build_s2d(size: Size, device: str | torch.device = "cpu") -> S2DForVideoClassification:
+def build_s2d(
+    size: Size, device: str | torch.device = "cpu", temporal_adapters: bool = True
+) -> S2DForVideoClassification:
     """
-    A video model in eval mode whose biases, norms, embeddings and adapters all matter: with them as they are at the
-    start of a training, errors would hide.
+    A video model in eval mode, or without `temporal_adapters` an image model that is averaged over the frames. Its
+    biases, norms, embeddings and adapters all matter: with them as they are at the start of a training, errors would
+    hide.
     """
     torch.manual_seed(0)
-    config = S2DConfig(num_labels=7, adapter_init="random", classifier_dropout_prob=0.0, **size.s2d)
+    fields = {"adapter_init": "random", "classifier_dropout_prob": 0.0, "temporal_adapters": temporal_adapters}
+    config = S2DConfig(num_labels=7, **fields, **size.s2d)
     model = S2DForVideoClassification(config)
     _jitter(model)
     return model.to(device).eval()

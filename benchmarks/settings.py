@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from .measuring import CLOCKS
 from .models import SIZES, Size
 
+# Of whole videos.
+PRECISIONS = ("float32", "bfloat16", "int8")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,6 +28,8 @@ class Settings:
         training_batch (`int`): Clips of a training step.
         heights (`tuple[int, ...]`), faces (`tuple[int, ...]`), seconds (`float`): Of the made videos that are
             analysed as a whole: pixels, faces at a time, length.
+        kind (`str`): Of the model in whole videos: `"image"`, averaged over the frames, or `"video"`.
+        precisions (`tuple[str, ...]`): Of the timeline.
         videos (`int`): Of an archive.
         detector (`str`): The face detector; see [`FaceDetector`].
         detector_weights (`str`, *optional*): Its file of weights, by default the one that face-alignment has kept.
@@ -44,6 +49,8 @@ class Settings:
     heights: tuple[int, ...] = (1080,)
     faces: tuple[int, ...] = (1, 2)
     seconds: float = 10.0
+    kind: str = "image"
+    precisions: tuple[str, ...] = PRECISIONS
     videos: int = 8
     detector: str = "retinaface"
     detector_weights: str | None = None
@@ -59,4 +66,4 @@ class Settings:
         return CLOCKS[self.clock_name]
 
 
-__all__ = ["Settings"]
+__all__ = ["PRECISIONS", "Settings"]

@@ -5,7 +5,7 @@ was at a commit.
     python -m benchmarks.speed [--parts forward training processors scaling] [--modes float32 bfloat16 ...]
         [--against COMMIT] [--rounds 7] [--device cuda --batch-sizes 1 8 64] [--output outputs/speed]
     python -m benchmarks.speed --parts timeline archive [--heights 360 720 1080 2160] [--faces 1 2 6] [--seconds 10]
-        [--detector yunet --detector-weights FILE] [--against COMMIT]
+        [--kind video] [--precisions bfloat16 int8] [--detector yunet --detector-weights FILE] [--against COMMIT]
 
 Writes `results.json`, `results.md` and `speed.png`. Everything runs in one process, and the candidates take turns, so
 that ratios hold where the times move with the machine; only peak memory, a commit's timeline and an archive's videos
@@ -37,7 +37,7 @@ from .commits import find_commit
 from .measuring import CLOCKS
 from .modes import MODES
 from .report import render
-from .settings import Settings
+from .settings import PRECISIONS, Settings
 
 # The modules that measure, each by `measure_PART(settings)`: imported when they are asked for, as each needs packages
 # of its own. The whole pipeline is measured with the processors, whose stages it goes through.
@@ -91,6 +91,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     videos.add_argument("--heights", type=int, nargs="+", help="of the frames, in pixels (default: 1080)")
     videos.add_argument("--faces", type=int, nargs="+", default=(1, 2), help="at a time (default: 1 2)")
     videos.add_argument("--seconds", type=float, help="of each video (default: 10)")
+    videos.add_argument(
+        "--kind", choices=("image", "video"), default="image", help="of model: averaged over frames, or with adapters"
+    )
+    videos.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="of the timeline (default: all)"
+    )
     videos.add_argument("--videos", type=int, help="of an archive (default: 8)")
     videos.add_argument("--detector", choices=FACE_DETECTORS, default=FACE_DETECTORS[0], help="of faces")
     videos.add_argument(
@@ -180,6 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         heights=tuple(options.heights),
         faces=tuple(options.faces),
         seconds=options.seconds,
+        kind=options.kind,
+        precisions=tuple(options.precisions),
         videos=options.videos,
         detector=options.detector,
         detector_weights=options.detector_weights,

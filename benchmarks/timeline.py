@@ -21,7 +21,6 @@ from .processors import build_processor
 from .settings import Settings
 from .timeline_runner import TimelineRunner
 
-PRECISIONS = ("float32", "bfloat16")
 FAST = ", fast path"
 
 
@@ -64,7 +63,7 @@ def measure_timeline(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def write_model(settings: Settings, folder: Path) -> Path:
     """Writes the folder of a model with random weights, and its processor."""
-    model = build_s2d(settings.size)
+    model = build_s2d(settings.size, temporal_adapters=settings.kind == "video")
     model.save_pretrained(folder)
     build_processor(settings.size, model).save_pretrained(folder)
     return folder
@@ -72,17 +71,19 @@ def write_model(settings: Settings, folder: Path) -> Path:
 
 def _candidates(settings: Settings) -> dict[str, dict[str, Any]]:
     """What is compared: arguments of the runners. Commits have their own way to be fast."""
-    if settings.device == "cpu":
-        ours = {
-            f"{precision}{FAST if fast else ''}": {"dtype": precision, "fast_cpu": fast}
-            for precision in PRECISIONS
-            for fast in (False, True)
-        }
-    else:
-        ours = {precision: {"dtype": precision} for precision in PRECISIONS}
-    if settings.against is None:
-        return ours
-    return ours | {commit_name(settings.against, precision): {"dtype": precision} for precision in PRECISIONS}
+    ours: dict[str, dict[str, Any]] = {}
+    for precision in settings.precisions:
+        if settings.device != "cpu":
+            ours |= {precision: {"dtype": precision}} if precision != "int8" else {}
+        elif precision == "int8":
+            ours[precision + FAST] = {"dtype": precision}
+        else:
+            ours[precision] = {"dtype": precision, "fast_cpu": False}
+            ours[precision + FAST] = {"dtype": precision, "fast_cpu": True}
+    if settings.against is not None:  # which may know no int8
+        theirs = [precision for precision in settings.precisions if precision != "int8"]
+        ours |= {commit_name(settings.against, precision): {"dtype": precision} for precision in theirs}
+    return ours
 
 
 def _measure_video(
@@ -119,7 +120,9 @@ def _measure_video(
     video.unlink()
     candidates = {name: _describe(times[name], runs[name], settings.seconds) for name in calls}
     for name, facts in candidates.items():
-        before = "float32" if settings.against is None else commit_name(settings.against, precision_of(name))
+        # int8 is what one takes in place of bfloat16
+        precision = precision_of(name) or "bfloat16"
+        before = "float32" if settings.against is None else commit_name(settings.against, precision)
         if before in calls and before != name:
             facts["compared_with"] = before
             facts["largest_difference"] = largest_difference(runs[name][-1], runs[before][-1])

@@ -37,13 +37,19 @@ def load_timeline(
     A timeline with the model and the processor of a folder.
 
     Args:
-        folder (`str`), device (`str`), dtype (`str`): As in `S2DTimeline.from_pretrained`.
+        folder (`str`), device (`str`), dtype (`str`): As in `S2DTimeline.from_pretrained`; with `"int8"`, what is not
+            multiplied in it is in bfloat16.
         detector (`str`, *optional*), weights (`str`, *optional*): The face detector and its weights, which are loaded
             now. If not given, the processor needs [`KnownFaces`].
     """
     given = {} if detector is None else {"face_detector": detector, "face_detector_weights": weights}
     processor = S2DVideoProcessor.from_pretrained(folder, device=device, **given)
-    model = S2DForVideoClassification.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+    other = "bfloat16" if dtype == "int8" else dtype
+    model = S2DForVideoClassification.from_pretrained(folder, dtype=getattr(torch, other)).to(device)
+    if dtype == "int8":
+        from s2d_hf.int8_linear import use_int8  # which older versions don't have
+
+        use_int8(model)
     if detector is not None:
         processor.get_face_detector(torch.device(device))
     return S2DTimeline(model, processor)
@@ -78,7 +84,7 @@ class TimelineRunner:
         """
         Args:
             video (`str`): The file.
-            dtype (`str`): Of the model.
+            dtype (`str`): Of the model; with `"int8"`, the rest of it is in bfloat16.
             boxes (`Sequence`, *optional*): Where the faces are, if no detector finds them.
             fast_cpu (`bool`, *optional*): Turns the fast path on or off; by default as the timeline has it.
 
