@@ -158,6 +158,17 @@ def test_batches_and_reports_change_nothing(timelines, converted, shared, scene_
         np.testing.assert_array_equal(np.stack([window.scores for window in windows]), face.scores)
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "int8"])
+def test_other_precisions(converted, shared, short_video, dtype):
+    analyse = load(converted, shared, dtype=dtype)
+    assert analyse.precision == dtype or (dtype == "auto" and analyse.precision in ("bfloat16", "float32"))
+    face = analyse(short_video, progress=False).tracks[0]
+    exact = load(converted, shared)(short_video, progress=False).tracks[0]
+    np.testing.assert_array_equal(face.boxes, exact.boxes)  # of the detector, which stays in float32
+    difference = np.abs(face.scores - exact.scores).max()
+    assert difference < 0.02 and (difference > 0 or analyse.precision == "float32")
+
+
 def test_progress_is_told_for_every_frame_and_may_end_the_analysis(converted, shared, empty_video):
     analyse = load(converted, shared)
     times: list[float] = []
@@ -319,7 +330,7 @@ class InterruptedCamera(CameraStream):
     name, width, height, fps = "camera 0", 640, 360, 8.0
 
     def __init__(self):
-        pass
+        self.latest = -1.0
 
     def close(self) -> None:
         pass
@@ -327,15 +338,19 @@ class InterruptedCamera(CameraStream):
     def frames(self) -> Iterator[TimedFrame]:
         picture = cv2.cvtColor(draw_faces([first_face(0)]), cv2.COLOR_RGB2BGR)
         for i in range(16):
-            yield TimedFrame(i / 8, picture)
+            self.latest = i / 8
+            yield TimedFrame(self.latest, picture)
         raise KeyboardInterrupt
 
 
 def test_interrupted_camera(converted, shared, monkeypatch):
-    monkeypatch.setattr("s2d_hf.timeline.analysis.open_stream", lambda source: InterruptedCamera())
+    camera = InterruptedCamera()
+    monkeypatch.setattr("s2d_hf.timeline.analysis.open_stream", lambda source: camera)
     analyse = load(converted, shared, batch_size=5)
     sizes = record_batches(analyse)
-    timeline = analyse(0, progress=False)
+    delays: list[float] = []
+    timeline = analyse(0, progress=False, on_progress=lambda seconds: delays.append(camera.latest - seconds))
+    assert delays == [0.0] * 16  # no frame lies waiting for the one that is looked at
     assert set(sizes) == {1}  # nobody who is watched live waits for others
     assert len(timeline.tracks) == 1 and timeline.tracks[0].end == 15 / 8
     assert len(timeline.tracks[0].times) == 7
