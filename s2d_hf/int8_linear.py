@@ -7,6 +7,7 @@ not depend on the others of its batch. Everything else stays in the model's prec
 """
 
 import platform
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,8 +21,8 @@ _CHUNK = 512
 
 def use_int8(model: S2DPreTrainedModel) -> S2DPreTrainedModel:
     """
-    Replaces the linear layers of the ViT blocks by [`Int8Linear`], for predictions: such a model can be neither
-    trained nor saved.
+    Replaces the linear layers of the ViT blocks by [`Int8Linear`], for predictions: no parameter of such a model needs
+    a gradient, and saving it is refused.
 
     Args:
         model ([`S2DPreTrainedModel`]): On the CPU; it is changed in place.
@@ -35,6 +36,12 @@ def use_int8(model: S2DPreTrainedModel) -> S2DPreTrainedModel:
     if model.device.type != "cpu":
         raise ValueError(f"int8 is for CPUs, and the model is on {model.device}: take bfloat16 there.")
     _check_products()
+
+    def refuse_saving(*arguments: Any, **options: Any) -> None:
+        raise ValueError("A model in int8 can't be saved: save the one that it was made of.")
+
+    model.requires_grad_(False)
+    model.save_pretrained = refuse_saving
     for layer in model.base_model.layers:
         for block in (layer.attention, layer.mlp):
             for name, module in list(block.named_children()):

@@ -121,8 +121,9 @@ class ConvBlock(nn.Module):
         else:  # the norm is a part of the convolution then
             scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
             weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
-            is_product = conv.kernel_size == (1, 1) and conv.groups == 1
-            if is_product and x.device.type == "cpu" and len(x) >= _MANY_FRAMES:
+            is_product = conv.kernel_size == (1, 1) and conv.groups == 1 and x.device.type == "cpu"
+            # a compiler would take the number of frames for a constant
+            if is_product and not torch.compiler.is_compiling() and len(x) >= _MANY_FRAMES:
                 x = nn.functional.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
             else:
                 x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -198,7 +199,7 @@ class MobileFaceNetLandmarkEncoder(LandmarkEncoder):
         self.input_size = input_size
         self.feature_size = input_size // 8
         # as much memory as 4 frames take in the published network
-        self.cpu_batch_size = max(4, round(4 * (112 / input_size) ** 2 / width))
+        self.cpu_batch_size = min(max(4, round(4 * (112 / input_size) ** 2 / width)), 64)
         c64, c128, c256, c512 = (int(channels * width) for channels in (64, 128, 256, 512))
         self.num_channels = c128
         self.conv1 = ConvBlock(3, c64, kernel=3, stride=2, padding=1)

@@ -63,13 +63,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "of AffectNet-7)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument(
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
         "--dtype",
         choices=PRECISIONS,
         help="what the model computes in (default: auto, which is bfloat16 where the device multiplies it, else "
         "float32)",
     )
-    parser.add_argument("--int8", dest="dtype", action="store_const", const="int8", help="short for --dtype int8")
+    precision.add_argument("--int8", dest="dtype", action="store_const", const="int8", help="short for --dtype int8")
     parser.add_argument("--face-detector", metavar="NAME", help=DETECTORS)
     parser.add_argument(
         "--face-detector-weights", metavar="FILE", help="the detector's weights (default: downloaded once)"

@@ -79,6 +79,9 @@ def test_a_model_in_int8(dtype):
         alone = torch.cat(
             [model(**{name: value[i : i + 1] for name, value in inputs.items()}).logits for i in range(6)]
         )
+    with pytest.raises(ValueError, match="can't be saved"):
+        model.save_pretrained("nowhere")
+    assert not any(parameter.requires_grad for parameter in model.parameters())
     replaced = [name for name, module in model.named_modules() if isinstance(module, Int8Linear)]
     assert len(replaced) == 4 * TINY["num_hidden_layers"] and all(".layers." in name for name in replaced)
     difference = (found.float() - expected).abs().max() / expected.std()

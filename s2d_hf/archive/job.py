@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .isolation import STALL_LIMIT
 from .process_job import find_processes, run_processes
 from .ray_job import run_ray
-from .records import ArchiveSummary
+from .records import ArchiveRecords, ArchiveSummary
 from .sources import list_videos
 from .worker import Analyser
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Settings that say where and how fast to compute. With other ones, a job may go on.
 NOT_RECORDED = ("device", "batch_size")
+# What earlier versions computed in, and recorded as `None`, unless told otherwise.
+_EARLIER_DTYPE = "float32"
 
 
 def analyse_archive(
@@ -57,8 +59,8 @@ def analyse_archive(
             failed. Videos are analysed in processes beside this one, which may die; with `None`, and on Windows, in
             this one.
         settings: For `S2DTimeline.from_pretrained`: `face_detector`, `fps`, `window_stride`, `device` and others. But
-            for `device` and `batch_size`, they must be the same when a job goes on. What the `dtype` `"auto"` is, this
-            machine decides for all that take part.
+            for `device` and `batch_size`, they must be the same when a job goes on. What the `dtype` `"auto"` is, the
+            machine that begins the job decides for all that take part, and it stays so.
 
     Returns:
         [`ArchiveSummary`]: of all that is in `output`; `None` in processes of `accelerate launch` beside the main one.
@@ -86,8 +88,12 @@ def analyse_archive(
     from ..precision import find_precision
     from ..timeline.analysis import S2DTimeline
 
+    begun = _settings_of(output)
+    wanted = settings.get("dtype")
+    if wanted in (None, "auto") and begun is not None:  # whatever this machine would choose now
+        wanted = begun.get("dtype") or _EARLIER_DTYPE
     device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings["dtype"] = find_precision(settings.get("dtype"), device)
+    settings["dtype"] = find_precision(wanted, device)
     # other machines' processes run in other folders
     model = _absolute(model)
     for name in ("face_detector_weights", "landmark_weights"):
@@ -100,6 +106,8 @@ def analyse_archive(
         "model": model,
         **_complete_settings(S2DTimeline, model, settings),
     }
+    if begun is not None and begun.get("dtype", "") is None and recorded["dtype"] == _EARLIER_DTYPE:
+        recorded["dtype"] = None
     items = list_videos(source, path_column, split)
     common = {"settings": recorded, "retry_failed": retry_failed, "progress": progress}
     if ray:
@@ -112,6 +120,14 @@ def analyse_archive(
         settings["device"] = _own_device() or settings.get("device")
     common["stall_limit"] = stall_limit if os.name == "posix" else None
     return run_processes(items, output, functools.partial(_load_analyser, model, settings), **common)
+
+
+def _settings_of(output: str | os.PathLike) -> dict[str, Any] | None:
+    """What a folder was begun with; `None` if it wasn't."""
+    try:
+        return ArchiveRecords(output).settings
+    except FileNotFoundError:
+        return None
 
 
 def _load_analyser(model: str, settings: dict[str, Any]) -> Analyser:
@@ -134,8 +150,6 @@ def _complete_settings(analyser: type, model: str, settings: dict[str, Any]) -> 
     complete |= dict(list(constructing.arguments.items())[2:])
     # a token must not be written down
     complete["revision"] = (complete.pop("hub_arguments") or {}).get("revision")
-    if complete["dtype"] == "float32":
-        complete["dtype"] = None  # as it is in the folders that earlier versions began
     return {name: value for name, value in complete.items() if name not in NOT_RECORDED}
 
 

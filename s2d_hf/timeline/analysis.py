@@ -35,8 +35,8 @@ from .streaming import CameraStream, open_stream, sample_evenly
 # hundreds of tracks.
 MAX_THUMBNAILS, THUMBNAIL_INTERVAL, THUMBNAIL_SIZE = 16, 1.0, 80
 
-# So many frames are decoded while the model is busy with earlier ones: 50 MB at 1920x1080.
-FRAMES_AHEAD = 8
+# So many frames, and of so many bytes, are decoded while the model is busy with earlier ones.
+FRAMES_AHEAD, BYTES_AHEAD = 8, 64 * 2**20
 
 # No camera's video is faster.
 MAX_FPS = 1000
@@ -344,7 +344,8 @@ class _Analysis:
         """Goes through the stream; yields the time of each frame that was read, in seconds."""
         frames = sample_evenly(self.stream, self.settings.fps)
         if not isinstance(self.stream, CameraStream):  # whose frames come when they come
-            frames = read_ahead(frames, FRAMES_AHEAD)
+            fitting = BYTES_AHEAD // max(1, 3 * self.stream.width * self.stream.height)
+            frames = read_ahead(frames, max(1, min(FRAMES_AHEAD, fitting)))
         with closing(frames):
             while True:
                 with self._clock("decoding"):

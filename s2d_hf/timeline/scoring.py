@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ class FaceCrop:
     Args:
         time (`float`): In seconds.
         pixels (`np.ndarray` of shape `(size, size, 3)`): RGB, uint8.
-        inputs (`dict`): What the model takes for it, `pixel_values` and `landmark_features`, once a window needs it.
+        landmark_features (`torch.Tensor` of shape `(channels, cells, cells)`, *optional*): Once a window needs them.
         feature (`torch.Tensor` of shape `(hidden_size,)`, *optional*): What an image model gives for it.
     """
 
     time: float
     pixels: np.ndarray
-    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    landmark_features: torch.Tensor | None = None
     feature: torch.Tensor | None = None
 
 
@@ -33,8 +33,8 @@ class WindowScorer:
     """
     Classifies windows of crops.
 
-    A crop is normalised, and its landmark features are computed, when its first window is scored. An image model,
-    whose features are averaged over a window, sees each crop once; a video model sees each window as a whole.
+    The landmark features of a crop are computed when its first window is scored. An image model, whose features are
+    averaged over a window, sees each crop once; a video model sees each window as a whole.
 
     Args:
         model ([`S2DForVideoClassification`]): In eval mode.
@@ -63,43 +63,42 @@ class WindowScorer:
             `np.ndarray` of shape `(num_windows, num_labels)`, float64: probabilities.
         """
         crops = list(dict.fromkeys(crop for window in windows for crop in window))
-        self._prepare([crop for crop in crops if not crop.inputs])
+        if self.model.config.temporal_adapters:
+            inputs = self._prepare(crops)
+            numbers = {crop: number for number, crop in enumerate(crops)}
+            members = torch.tensor([[numbers[crop] for crop in window] for window in windows])
+            with self.clock("model"):
+                logits = self.model(**{name: values[members] for name, values in inputs.items()}).logits
+                return _probabilities(logits)
+        new = [crop for crop in crops if crop.feature is None]
+        inputs = self._prepare(new) if new else {}
         with self.clock("model"):
-            if self.model.config.temporal_adapters:
-                inputs = {name: torch.stack([_stack(window, name) for window in windows]) for name in crops[0].inputs}
-                logits = self.model(**inputs).logits
-            else:
-                self._look_at([crop for crop in crops if crop.feature is None])
-                features = torch.stack([torch.stack([crop.feature for crop in window]) for window in windows])
-                logits = self.model.classifier(features.mean(dim=1))
-            return logits.float().softmax(-1).cpu().numpy().astype(np.float64)
+            if new:
+                features = self.model.base_model(**inputs, pooled_only=True).pooler_output
+                for crop, feature in zip(new, features, strict=True):
+                    crop.feature, crop.landmark_features = feature.clone(), None  # which are needed no more
+            features = torch.stack([torch.stack([crop.feature for crop in window]) for window in windows])
+            return _probabilities(self.model.classifier(features.mean(dim=1)))
 
-    def _prepare(self, crops: Sequence[FaceCrop]) -> None:
-        """Normalises crops and computes their landmark features."""
-        if not crops:
-            return
+    def _prepare(self, crops: Sequence[FaceCrop]) -> dict[str, torch.Tensor]:
+        """What the model takes for crops, `(num_crops, ...)`."""
         with self.clock("landmarks"):
-            pixels = torch.from_numpy(np.stack([crop.pixels for crop in crops])).permute(0, 3, 1, 2)
-            pixels = self.processor.normalise_frames(pixels.to(self.model.device).contiguous())
-            inputs = {"pixel_values": pixels}
+            pixels = torch.from_numpy(np.stack([crop.pixels for crop in crops])).permute(0, 3, 1, 2).contiguous()
+            pixels = self.processor.normalise_frames(pixels.to(self.model.device))
+            inputs = {"pixel_values": pixels.to(self.model.dtype)}
             if self.needs_landmarks:
-                inputs["landmark_features"] = self.processor.compute_landmarks(pixels)["landmark_features"]
-            for name, tensor in inputs.items():
-                for crop, values in zip(crops, tensor.to(self.model.dtype), strict=True):
-                    crop.inputs[name] = values
-
-    def _look_at(self, crops: Sequence[FaceCrop]) -> None:
-        """An image model's features of crops."""
-        if not crops:
-            return
-        inputs = {name: _stack(crops, name) for name in crops[0].inputs}
-        features = self.model.base_model(**inputs, pooled_only=True).pooler_output
-        for crop, feature in zip(crops, features, strict=True):
-            crop.feature = feature
+                new = [number for number, crop in enumerate(crops) if crop.landmark_features is None]
+                if new:
+                    computed = self.processor.compute_landmarks(pixels[new])["landmark_features"]
+                    for number, features in zip(new, computed, strict=True):
+                        # a part of a tensor would keep the whole of it in memory
+                        crops[number].landmark_features = features.to(self.model.dtype, copy=True)
+                inputs["landmark_features"] = torch.stack([crop.landmark_features for crop in crops])
+        return inputs
 
 
-def _stack(crops: Sequence[FaceCrop], name: str) -> torch.Tensor:
-    return torch.stack([crop.inputs[name] for crop in crops])
+def _probabilities(logits: torch.Tensor) -> np.ndarray:
+    return logits.float().softmax(-1).cpu().numpy().astype(np.float64)
 
 
 __all__ = ["FaceCrop", "WindowScorer"]

@@ -1,7 +1,6 @@
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,23 +124,39 @@ def test_each_process_takes_its_own_gpu(loaded, tmp_path, monkeypatch, asked, us
     assert loaded[0]["device"] == used
 
 
-def test_what_auto_is_stands_in_the_folder(loaded, tmp_path, monkeypatch):
+def test_what_auto_is_stays_with_the_folder(loaded, tmp_path, monkeypatch):
     videos = write_archive(tmp_path / "videos", {"a.mp4": "one"})
 
-    def run(is_faster: bool, **asked) -> None:
+    def run(is_faster: bool, output: str = "out", **asked) -> str:
         monkeypatch.setattr(precision, "bfloat16_is_faster", lambda: is_faster)
-        analyse_archive(videos, tmp_path / "out", "model", progress=False, device="cpu", **asked)
+        (videos / f"{len(list(videos.iterdir()))}.mp4").write_text("more")
+        analyse_archive(videos, tmp_path / output, "model", progress=False, device="cpu", **asked)
+        return loaded.pop()["dtype"]
 
-    run(True)
-    assert loaded.pop()["dtype"] == "bfloat16"
-    with pytest.raises(ValueError, match="dtype was 'bfloat16' and is None now"):
-        run(False)
-    run(False, dtype="bfloat16")
-    shutil.rmtree(tmp_path / "out")
-    run(False, dtype="auto")
-    assert loaded.pop()["dtype"] == "float32"
-    # as the folders of earlier versions say it, which knew nothing else
-    assert json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]["dtype"] is None
+    assert run(True) == "bfloat16"
+    assert run(False) == run(False, dtype="auto") == run(False, dtype="bfloat16") == "bfloat16"
+    with pytest.raises(ValueError, match="dtype was 'bfloat16' and is 'float32' now"):
+        run(True, dtype="float32")
+    assert run(False, "other", dtype="auto") == run(True, "other") == "float32"
+
+
+@pytest.mark.parametrize("recorded", [None, "float32"])
+def test_a_folder_of_an_earlier_version(loaded, tmp_path, monkeypatch, recorded):
+    """Which computed in float32 where nothing was asked for, and wrote down what was."""
+    monkeypatch.setattr(precision, "bfloat16_is_faster", lambda: True)
+    videos = write_archive(tmp_path / "videos", {"a.mp4": "one"})
+    job = functools.partial(analyse_archive, videos, tmp_path / "out", "model", progress=False, device="cpu")
+    job(dtype="float32")
+    path = tmp_path / "out" / "settings.json"
+    stored = json.loads(path.read_text())
+    stored["settings"]["dtype"] = recorded
+    path.write_text(json.dumps(stored))
+    for asked in ({}, {"dtype": "auto"}, {"dtype": "float32"}):
+        (videos / f"{len(list(videos.iterdir()))}.mp4").write_text("more")
+        job(**asked)
+        assert loaded.pop()["dtype"] == "float32"
+    with pytest.raises(ValueError, match=f"dtype was {recorded!r} and is 'bfloat16' now"):
+        job(dtype="bfloat16")
 
 
 def test_ray_is_needed_only_for_jobs_on_ray():

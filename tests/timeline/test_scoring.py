@@ -89,3 +89,14 @@ def test_a_video_model_sees_whole_windows(processor):
     )
     WindowScorer(model, processor, lambda stage: contextlib.nullcontext())(windows_of(make_crops(8)))
     assert seen == [(4, 4)]
+
+
+@pytest.mark.parametrize("temporal_adapters", [True, False])
+def test_what_is_kept_of_a_crop_is_its_own(processor, temporal_adapters):
+    """A part of a larger tensor would keep all of it in memory, for every face that is followed."""
+    crops = make_crops(4)
+    WindowScorer(build(temporal_adapters), processor, lambda stage: contextlib.nullcontext())([crops])
+    for crop in crops:
+        kept = [tensor for tensor in (crop.landmark_features, crop.feature) if tensor is not None]
+        assert len(kept) == 1 and crop.pixels.nbytes == 32 * 32 * 3
+        assert kept[0].untyped_storage().nbytes() == kept[0].nbytes
