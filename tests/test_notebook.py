@@ -31,6 +31,7 @@ def executed(tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
     return notebook, place / "worked_example"
 
 
+@pytest.mark.slow
 def test_models_learn_and_the_folder_is_ready_for_the_hub(executed):
     notebook, root = executed
     scores = {name.strip(): float(uar) for name, uar in re.findall(r"^(.+?) +UAR ([\d.]+)%", printed(notebook), re.M)}
