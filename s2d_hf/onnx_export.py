@@ -251,7 +251,7 @@ def export_onnx(
         raise ValueError("only models in float32 can be exported: load it with `dtype=torch.float32`.")
     batches = [random_inputs(model, size, seed) for seed, size in enumerate(_CHECK_SIZES)]
     with torch.no_grad():
-        expected = torch.cat([model.eval()(**batch).logits for batch in batches])
+        expected = torch.cat([model.eval()(**batch, return_dict=True).logits for batch in batches])
 
     with tempfile.TemporaryDirectory() as scratch:
         file, quantized = Path(scratch) / MODEL_FILE, Path(scratch) / QUANTIZED_FILE
@@ -313,7 +313,7 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: torch.Tensor, landmark_features: torch.Tensor | None = None) -> torch.Tensor:
-        return self.model(pixel_values, landmark_features).logits
+        return self.model(pixel_values, landmark_features, return_dict=True).logits
 
 
 class _Landmarks(nn.Module):

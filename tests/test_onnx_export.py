@@ -71,7 +71,7 @@ def check_parity(model: torch.nn.Module, folder: Path) -> None:
     for batch_size in (1, 5):
         inputs = random_inputs(model.config, batch_size, video=isinstance(model, S2DForVideoClassification), seed=7)
         with torch.no_grad():
-            expected = model(**inputs).logits
+            expected = model(**inputs, return_dict=True).logits
         assert expected.std(dim=1).min() > 0.01
         torch.testing.assert_close(run(**inputs), expected, atol=1e-4, rtol=0)
 
@@ -255,7 +255,7 @@ def test_int8_weights(video_model, exported):
     ("model_class", "changes"),
     [
         (S2DForVideoClassification, {"prompt_type": "none"}),
-        (S2DForImageClassification, {"prompt_type": "shallow", "temporal_adapters": False}),
+        (S2DForImageClassification, {"prompt_type": "shallow", "temporal_adapters": False, "return_dict": False}),
     ],
 )
 def test_other_models(model_class, changes, tmp_path):
