@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from . import auto_classes  # noqa: F401
 from .configuration_s2d import S2DConfig
 from .image_processing_s2d import S2DImageProcessor
-from .landmark_encoders_s2d import LandmarkEncoder
+from .landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, LandmarkEncoder
 from .model_loading import load_whole_model
 from .model_sources import find_model
 from .modeling_s2d import CLASSIFIERS, S2DForImageClassification, S2DForVideoClassification
@@ -54,6 +54,8 @@ DEFAULT_OPSET = 20  # the first with GELU
 # A float32 file whose logits differ from PyTorch's by more is wrong. What an encoder gives may be far from 1, and
 # counts by its size: of random frames, PyTorch's own features in float32 are off by up to 1e-4 of the largest one.
 LARGEST_DIFFERENCE = 1e-3
+# What the folders of models and of processors have, and those of ONNX files have not.
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", LANDMARK_WEIGHTS_NAME)
 # A compiler may take a size of 1 for a constant: exported with one size, checked with others.
 _EXPORT_SIZE, _CHECK_SIZES = 2, (1, 3)
 
@@ -221,8 +223,8 @@ def export_onnx(
         output (`str` or `Path`): The folder to write.
         int8 (`bool`): Write the file with int8 weights too.
         opset (`int`): The version of ONNX's operators.
-        overwrite (`bool`): Write into a folder that isn't empty; files of an earlier export there are replaced or
-            deleted.
+        overwrite (`bool`): Write into a folder that isn't empty, but holds no model's weights; files of an earlier
+            export there are replaced or deleted.
 
     Returns:
         An [`OnnxReport`] for each file of the model, the one in float32 first, and then a [`LandmarkOnnxReport`] if
@@ -233,18 +235,16 @@ def export_onnx(
         ImportError: if onnx, onnxruntime or onnxscript are missing.
         OSError: if the weights of the processor's landmark encoder are missing.
         RuntimeError: if the results of a float32 file are not PyTorch's.
-        ValueError: if the model is no S2D classifier, or not in float32, `output` is its own folder, its processor
-            doesn't fit it, or an access token stands in its settings.
+        ValueError: if the model is no S2D classifier, or not in float32, `output` is a model's folder, its
+            processor doesn't fit it, or an access token stands in its settings.
     """
     output = Path(output)
     check_output_folder(output, overwrite)
+    _refuse_model_folder(output)
     _import_exporters()
     processor = None
     if not isinstance(model, nn.Module):
-        folder = find_model(model)
-        if Path(folder).is_dir() and output.resolve() == Path(folder).resolve():
-            raise ValueError(f"{output} is the model's own folder, whose files would be replaced: name another.")
-        model, processor = _load(folder, model)
+        model, processor = _load(find_model(model), model)
     if type(model) not in CLASSIFIERS.values():
         raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and this is a {type(model).__name__}.")
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
@@ -295,6 +295,19 @@ def random_inputs(
     if config.prompt_type != "none":
         shapes["landmark_features"] = (config.landmark_channels, config.landmark_size, config.landmark_size)
     return {name: torch.randn(*leading, *shape, generator=generator) for name, shape in shapes.items()}
+
+
+def _refuse_model_folder(folder: Path) -> None:
+    """
+    Raises:
+        ValueError: if weights lie in the folder, whose configuration and processors' files would be lost.
+    """
+    weights = [path.name for pattern in _WEIGHTS for path in sorted(folder.resolve().glob(pattern))]
+    if weights:
+        raise ValueError(
+            f"{folder} holds a model's weights ({weights[0]}), whose settings would be replaced or deleted: name "
+            "another folder."
+        )
 
 
 def _write_config(model: nn.Module, file: Path) -> None:

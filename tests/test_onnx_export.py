@@ -341,12 +341,28 @@ def test_processors_that_are_not_the_models_are_refused(video_model, encoder, tm
     assert not (tmp_path / "onnx").exists()
 
 
+@pytest.mark.parametrize(
+    "weights", ["model-00001-of-00002.safetensors", "pytorch_model.bin", "landmark_encoder.safetensors"]
+)
+def test_models_folders_are_refused(weights, tiny_video_model, tmp_path):
+    """Also of a model that has no folder of its own, or another one."""
+    names = (weights, "config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    for model in (tiny_video_model, tmp_path / "nowhere"):
+        with pytest.raises(
+            ValueError, match=rf"{tmp_path.name} holds a model's weights \({re.escape(weights)}\), .*another"
+        ):
+            export_onnx(model, tmp_path, overwrite=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in names}
+
+
 def test_own_folder_and_tokens_are_refused(encoder, tmp_path):
     config = S2DConfig(**(TINY | {"num_hidden_layers": 1, "landmark_size": 4, "temporal_adapters": False}))
     model = randomise(S2DForImageClassification(config))
     folder = make_folder(tmp_path / "model", model, S2DImageProcessor(**processor_settings(encoder)))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="model is the model's own folder"):
+    with pytest.raises(ValueError, match=r"model holds a model's weights \(model\.safetensors\)"):
         export_onnx(folder, tmp_path / "x" / ".." / "model", overwrite=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     labels = {"id2label": {**config.id2label, 0: "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3h"}, "label2id": None}
