@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from .modeling_s2d import CLASSIFIERS, S2DForImageClassification, S2DForVideoCla
 from .onnx_metadata import (
     PROCESSOR_FILES,
     Processor,
+    check_preparation,
     describe_model,
     describe_preparation,
     write_json,
@@ -235,16 +236,16 @@ def export_onnx(
         ImportError: if onnx, onnxruntime or onnxscript are missing.
         OSError: if the weights of the processor's landmark encoder are missing.
         RuntimeError: if the results of a float32 file are not PyTorch's.
-        ValueError: if the model is no S2D classifier, or not in float32, `output` is a model's folder, its
-            processor doesn't fit it, or an access token stands in its settings.
+        ValueError: if the model is no S2D classifier, or not in float32, `output` is a model's folder, the processor
+            doesn't fit the model or can't be described, or an access token stands in its settings.
     """
     output = Path(output)
     check_output_folder(output, overwrite)
     _refuse_model_folder(output)
     _import_exporters()
-    processor = None
+    processor, preparation = None, {}
     if not isinstance(model, nn.Module):
-        model, processor = _load(find_model(model), model)
+        model, processor, preparation = _load(find_model(model), model)
     if type(model) not in CLASSIFIERS.values():
         raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and this is a {type(model).__name__}.")
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
@@ -261,7 +262,6 @@ def export_onnx(
         if int8:
             _quantize(file, quantized)
             reports.append(_compare(quantized, model.config, batches, expected))
-        preparation = {} if processor is None else describe_preparation(processor)
         for report in reports:
             write_metadata(report.file, describe_model(model.config, type(model).__name__) | preparation)
         if processor is not None and processor.landmark_encoder is not None:
@@ -344,8 +344,11 @@ class _Landmarks(nn.Module):
 
 def _load(
     folder: str, name: str | Path
-) -> tuple[S2DForVideoClassification | S2DForImageClassification, Processor | None]:
-    """A model and the processor of its task, if it has one; without a landmark encoder where it takes no landmarks."""
+) -> tuple[S2DForVideoClassification | S2DForImageClassification, Processor | None, dict[str, Any]]:
+    """
+    A model, the processor of its task, if it has one, without a landmark encoder where it takes no landmarks, and what
+    the folder's processors do to frames.
+    """
     architectures = AutoConfig.from_pretrained(folder).architectures or ["nothing named in its config.json"]
     if architectures[0] not in CLASSIFIERS:
         raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and {name} is {architectures[0]}.")
@@ -357,26 +360,47 @@ def _load(
             f"{name} has no {settings_file}: the ONNX files don't say how frames are prepared, and there is no "
             f"{LANDMARK_FILE}."
         )
-        return model, None
+        return model, None, {}
     takes_landmarks = model.config.prompt_type != "none"
     processor = processor_class.from_pretrained(folder, **({} if takes_landmarks else {"landmark_encoder": None}))
     if takes_landmarks and processor.landmark_encoder is None:
         logger.warning(f"The {settings_file} of {name} names no landmark encoder: there is no {LANDMARK_FILE}.")
     _check_processor(processor, model.config, name)
-    return model, processor
+    preparation = describe_preparation(processor)
+    if isinstance(processor, S2DImageProcessor):
+        preparation |= _describe_sampling(folder, name, model.config, preparation)
+    return model, processor, preparation
+
+
+def _describe_sampling(
+    folder: str, name: str | Path, config: S2DConfig, preparation: dict[str, Any]
+) -> dict[str, float | None]:
+    """Which of a video's frames an image model is given: by the video processor of its folder, if it has one."""
+    video_file, image_file = PROCESSOR_FILES[S2DVideoProcessor], PROCESSOR_FILES[S2DImageProcessor]
+    if cached_file(folder, video_file, _raise_exceptions_for_missing_entries=False) is None:
+        return {}
+    processor = S2DVideoProcessor.from_pretrained(folder, landmark_encoder=None)
+    check_preparation(processor, config.image_size, name)
+    description = describe_preparation(processor)
+    others = [key for key, value in preparation.items() if description[key] != value]
+    if others:
+        logger.warning(
+            f"The {video_file} of {name} prepares frames in another way than its {image_file}, which the ONNX files "
+            f"describe: {', '.join(others)}."
+        )
+    return {key: value for key, value in description.items() if key not in preparation}
 
 
 def _check_processor(processor: Processor, config: S2DConfig, name: str | Path) -> None:
     """
     Raises:
-        ValueError: if the processor gives something of another shape than the model takes.
+        ValueError: if the processor gives something of another shape than the model takes, or can't be described.
     """
-    size = config.image_size
-    crop = describe_preparation(processor)["center_crop"]
-    if crop is not None and crop != {"height": size, "width": size}:
+    check_preparation(processor, config.image_size, name)
+    if isinstance(processor, S2DVideoProcessor) and processor.num_frames != config.num_frames:
         raise ValueError(
-            f"the processor of {name} makes frames of {crop['height']}x{crop['width']} pixels, and the model takes "
-            f"{size}x{size}: correct `crop_size` in its {PROCESSOR_FILES[type(processor)]}."
+            f"the processor of {name} takes {processor.num_frames or 'all'} frames of a video, and the model takes "
+            f"{config.num_frames}: correct `num_frames` in its {PROCESSOR_FILES[S2DVideoProcessor]}."
         )
     encoder = processor.landmark_encoder
     if encoder is None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers.image_utils import PILImageResampling
+from transformers.image_utils import PILImageResampling, validate_preprocess_arguments
 
 from .access_tokens_s2d import refuse_access_tokens
 from .configuration_s2d import S2DConfig
@@ -20,11 +20,59 @@ PROCESSOR_FILES: dict[type, str] = {
     S2DImageProcessor: "preprocessor_config.json",
 }
 _OWN_SETTINGS = {"face_detector", "landmark_encoder", "image_processor_type", "video_processor_type"}
+# each step of the preparation, and what it needs
+_STEPS = (
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+    "image_mean", "image_std",
+)  # fmt: skip
+_SIZES = ({"height", "width"}, {"shortest_edge"})
+
+
+def check_preparation(processor: Processor, image_size: int, name: str | Path) -> None:
+    """
+    Refuses what [`describe_preparation`] can't describe, the processor can't do, or the model can't take.
+
+    Args:
+        processor (`Processor`): The processor.
+        image_size (`int`): Height and width of the model's frames, in pixels.
+        name (`str` or `Path`): What the user calls the model.
+
+    Raises:
+        ValueError: if a setting is missing or can't be described, or frames don't get the model's size.
+    """
+    file = PROCESSOR_FILES[type(processor)]
+    try:
+        validate_preprocess_arguments(**{setting: getattr(processor, setting) for setting in _STEPS})
+    except ValueError as error:
+        raise ValueError(f"the processor of {name} prepares no frames: {error} Correct its {file}.") from error
+    if processor.do_resize and set(_edges(processor.size)) not in _SIZES:
+        raise ValueError(
+            f"the processor of {name} resizes to {_edges(processor.size)}, which ONNX files don't describe: give "
+            f"`size` in its {file} either height and width or shortest_edge alone."
+        )
+    if isinstance(processor, S2DImageProcessor) and processor.do_pad:
+        raise ValueError(
+            f"the processor of {name} pads images, which ONNX files don't describe: turn `do_pad` off in its {file}."
+        )
+    description = describe_preparation(processor)
+    setting = "size" if description["center_crop"] is None else "crop_size"
+    made = description["center_crop"] or description["resize"] or {}
+    if "height" not in made:
+        raise ValueError(
+            f"the size of the frames that the processor of {name} makes depends on the picture, and the model takes "
+            f"{image_size}x{image_size}: turn `do_center_crop` on in its {file}."
+        )
+    if (made["height"], made["width"]) != (image_size, image_size):
+        raise ValueError(
+            f"the processor of {name} makes frames of {made['height']}x{made['width']} pixels, and the model takes "
+            f"{image_size}x{image_size}: correct `{setting}` in its {file}."
+        )
 
 
 def describe_preparation(processor: Processor) -> dict[str, Any]:
     """
-    How frames become `pixel_values`, in this order, and which of a video's frames are taken.
+    How frames become `pixel_values`, in this order, and which of a video's frames are taken. Of a processor that
+    [`check_preparation`] lets pass.
 
     Returns:
         `resize` (transformers' `size`, and how to resample; None: not at all), `center_crop` (height and width; None:
@@ -34,9 +82,8 @@ def describe_preparation(processor: Processor) -> dict[str, Any]:
     """
     resize, crop = None, None
     if processor.do_resize:
-        resample = PILImageResampling.BILINEAR if processor.resample is None else processor.resample
         resize = _edges(processor.size) | {
-            "resample": PILImageResampling(resample).name.lower(),
+            "resample": PILImageResampling(processor.resample).name.lower(),
             "antialias": True,  # which transformers never turns off
         }
     if processor.do_center_crop:
@@ -129,6 +176,7 @@ __all__ = [
     "METADATA_KEY",
     "PROCESSOR_FILES",
     "Processor",
+    "check_preparation",
     "describe_model",
     "describe_preparation",
     "write_json",

@@ -41,7 +41,7 @@ def encoder() -> MobileFaceNetLandmarkEncoder:
     return random_encoder(width=6 / 128, input_size=32)
 
 
-def processor_settings(encoder: MobileFaceNetLandmarkEncoder) -> dict:
+def processor_settings(encoder: MobileFaceNetLandmarkEncoder | None = None) -> dict:
     return {
         "landmark_encoder": encoder,
         "size": {"shortest_edge": 36},
@@ -283,10 +283,15 @@ def test_landmark_encoder_with_other_results_is_refused(video_model, encoder, ex
         shutil.copy(exported[0] / "landmark_encoder.onnx", file)
 
     monkeypatch.setattr(onnx_export, "_write_encoder", write_another)
-    folder = make_folder(tmp_path / "model", video_model, S2DVideoProcessor(**processor_settings(encoder)))
+    monkeypatch.setattr(
+        onnx_export, "_write", lambda model, file, opset: shutil.copy(exported[0] / "model.onnx", file)
+    )
+    folder = make_folder(
+        tmp_path / "model", video_model, S2DVideoProcessor(**processor_settings(encoder), num_frames=4)
+    )
     export_onnx(folder, tmp_path / "right")
     another = random_encoder(width=6 / 128, input_size=32, seed=1)
-    make_folder(tmp_path / "model", video_model, S2DVideoProcessor(**processor_settings(another)))
+    make_folder(tmp_path / "model", video_model, S2DVideoProcessor(**processor_settings(another), num_frames=4))
     with pytest.raises(RuntimeError, match=r"landmark features differ from PyTorch's .*: nothing was written"):
         export_onnx(folder, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
@@ -326,7 +331,7 @@ def make_folder(folder: Path, model: torch.nn.Module, processor: S2DVideoProcess
 
 
 def test_processors_that_are_not_the_models_are_refused(video_model, encoder, tmp_path):
-    settings = processor_settings(encoder)
+    settings = processor_settings(encoder) | {"num_frames": 4}
     large = S2DVideoProcessor(**(settings | {"crop_size": {"height": 48, "width": 32}}))
     with pytest.raises(
         ValueError, match=r"large makes frames of 48x32 pixels, and the model takes 32x32: .*video_pre"
@@ -339,6 +344,105 @@ def test_processors_that_are_not_the_models_are_refused(video_model, encoder, tm
     with pytest.raises(OSError, match=r"wide holds no landmark_encoder\.safetensors"):
         export_onnx(tmp_path / "wide", tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
+
+
+WORKING = [
+    {},
+    {"size": {"shortest_edge": 20}},
+    {"size": {"height": 40, "width": 36}},
+    {"size": {"height": 32, "width": 32}, "do_center_crop": False, "crop_size": None},
+    {"do_resize": False, "size": None, "resample": None},
+    {"do_resize": None, "size": None},
+    {"do_normalize": False, "image_mean": None, "image_std": None},
+    {"do_rescale": False, "rescale_factor": None},
+]
+REFUSED = [
+    ({"size": {"height": 48, "width": 48}, "do_center_crop": False}, r"48x48 pixels.* takes 32x32: correct `size` in"),
+    ({"crop_size": {"height": 32, "width": 48}}, r"32x48 pixels.* takes 32x32: correct `crop_size` in"),
+    ({"size": {"shortest_edge": 32}, "do_center_crop": False}, r"depends on the picture.* turn `do_center_crop` on"),
+    ({"do_resize": False, "do_center_crop": False}, r"depends on the picture.* turn `do_center_crop` on"),
+    ({"size": None}, "`size` and `resample` must be specified"),
+    ({"resample": None}, "`size` and `resample` must be specified"),
+    ({"crop_size": None}, "`crop_size` must be specified"),
+    ({"rescale_factor": None}, "`rescale_factor` must be specified"),
+    ({"image_mean": None}, "`image_mean` and `image_std` must both be specified"),
+    ({"image_std": None}, "`image_mean` and `image_std` must both be specified"),
+    ({"size": {"longest_edge": 36}}, "resizes to {'longest_edge': 36}.* `size`"),
+]
+
+
+def frame_shapes(processor: S2DVideoProcessor | S2DImageProcessor) -> set[tuple[int, ...]] | None:
+    """What a processor makes of a broad picture and a high one; None if it refuses them."""
+    shapes = set()
+    for size in ((40, 70), (64, 33)):
+        picture = torch.zeros(3, *size, dtype=torch.uint8)
+        try:
+            output = processor([picture] * 5 if isinstance(processor, S2DVideoProcessor) else picture)
+        except ValueError:
+            return None
+        shapes.add(tuple(output["pixel_values"][0].shape))
+    return shapes
+
+
+def make_processor(processor_class: type, changes: dict) -> S2DVideoProcessor | S2DImageProcessor:
+    """As it is made of its JSON file."""
+    frames = {"num_frames": 4} if processor_class is S2DVideoProcessor else {}
+    return processor_class.from_dict(processor_settings() | {"do_landmarks": False} | frames | changes)
+
+
+@pytest.mark.parametrize("processor_class", [S2DVideoProcessor, S2DImageProcessor])
+def test_processors_that_give_the_models_frames_are_taken(processor_class):
+    for changes in WORKING:
+        processor = make_processor(processor_class, changes)
+        onnx_export._check_processor(processor, S2DConfig(**TINY), "model")
+        wanted = (4, 3, 32, 32) if processor_class is S2DVideoProcessor else (3, 32, 32)
+        assert frame_shapes(processor) == {wanted}, changes
+        description = onnx_export.describe_preparation(processor)
+        assert None not in (description["rescale_factor"], *description["image_mean"], *description["image_std"])
+
+
+@pytest.mark.parametrize("processor_class", [S2DVideoProcessor, S2DImageProcessor])
+def test_processors_that_give_no_such_frames_are_refused(processor_class):
+    own = (
+        ({"num_frames": 9}, "takes 9 frames of a video, and the model takes 4: correct `num_frames`"),
+        ({"num_frames": None}, "takes all frames of a video, and the model takes 4: correct `num_frames`"),
+    )
+    if processor_class is S2DImageProcessor:
+        own = (({"do_pad": True, "pad_size": {"height": 40, "width": 40}}, "turn `do_pad` off"),)
+    for changes, message in (*REFUSED, *own):
+        processor = make_processor(processor_class, changes)
+        assert frame_shapes(processor) not in ({(3, 32, 32)}, {(4, 3, 32, 32)}), changes
+        with pytest.raises(ValueError, match=f"^the .*processor of model .*{message}.*") as caught:
+            onnx_export._check_processor(processor, S2DConfig(**TINY), "model")
+        assert onnx_export.PROCESSOR_FILES[processor_class] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sizes_that_the_metadata_have_no_word_for_are_refused():
+    """Though the processor gives the model's frames."""
+    processor = make_processor(S2DImageProcessor, {"size": {"shortest_edge": 36, "longest_edge": 50}})
+    assert frame_shapes(processor) == {(3, 32, 32)}
+    with pytest.raises(ValueError, match=r"resizes to .*longest_edge.*: give `size` in its preprocessor_config\.json"):
+        onnx_export._check_processor(processor, S2DConfig(**TINY), "model")
+
+
+@pytest.mark.parametrize("changes", [{"fps": 5.0}, {"frame_stride": 3, "image_mean": [0.4, 0.5, 0.5]}])
+def test_image_models_take_frames_as_their_video_processor_does(changes, tmp_path, caplog):
+    config = S2DConfig(**(TINY | {"num_hidden_layers": 1, "temporal_adapters": False, "prompt_type": "none"}))
+    image_processor = make_processor(S2DImageProcessor, {})
+    make_folder(tmp_path, S2DForImageClassification(config), image_processor)
+    own = onnx_export.describe_preparation(image_processor)
+    assert onnx_export._load(str(tmp_path), "model")[2] == own
+    make_processor(S2DVideoProcessor, {"num_frames": 9} | changes).save_pretrained(tmp_path)
+    transformers_logging = logging.getLogger("transformers")
+    transformers_logging.addHandler(caplog.handler)
+    try:
+        preparation = onnx_export._load(str(tmp_path), "model")[2]
+    finally:
+        transformers_logging.removeHandler(caplog.handler)
+    sampling = {name: changes.get(name) for name in ("frame_stride", "fps")}
+    assert preparation == own | sampling
+    told = "video_preprocessor_config.json of model prepares frames in another way" in caplog.text
+    assert told == ("image_mean" in changes) == ("describe: image_mean." in caplog.text)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from s2d_hf import (
 )
 from s2d_hf.cli import build_parser
 from s2d_hf.onnx_export import export_onnx
+from s2d_hf.onnx_metadata import check_preparation, describe_preparation
 
 from .small_models import TINY, random_encoder, randomise
 
@@ -88,10 +89,17 @@ def differences(found: list[dict[str, float]], model: Path, place: Path) -> list
 # changes of the configuration and of the processors, and the frames' distance
 CASES = {
     "video": ({}, {}, None),
-    "image": ({"temporal_adapters": False}, {}, None),
+    "image": ({"temporal_adapters": False}, {}, 3),
     "other settings": (
         {"prompt_type": "none", "problem_type": "multi_label_classification"},
-        {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 0.9, 0.8], "image_std": [0.5, 0.4, 0.3], "resample": 3},
+        {
+            "rescale_factor": 1 / 127.5,
+            "image_mean": [1.0, 0.9, 0.8],
+            "image_std": [0.5, 0.4, 0.3],
+            "resample": 3,
+            "size": {"height": 224, "width": 224},
+            "do_center_crop": False,
+        },
         2,
     ),
 }
@@ -124,6 +132,35 @@ def test_example_with_int8_weights(exported, tmp_path):
     save_frames(tmp_path / "clip", [(224, 224)] * 12)
     (found,) = differences(run_example(folder, tmp_path, "model_quantized.onnx"), model, tmp_path)
     assert 1e-5 < found < 0.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "levels"),
+    [
+        ({}, 1),
+        ({"size": {"shortest_edge": 201}}, 1),  # black at the edges
+        ({"size": {"height": 250, "width": 211}}, 1),
+        ({"size": {"height": 224, "width": 224}, "do_center_crop": False}, 1),
+        ({"do_resize": False}, 0),
+        ({"do_resize": False, "do_rescale": False, "do_normalize": False}, 0),
+    ],
+)
+def test_example_prepares_pictures_as_the_processor_does(changes, levels):
+    """But for some grey levels where a picture is resized."""
+    processor = S2DImageProcessor(do_landmarks=False, **changes)
+    check_preparation(processor, 224, "model")
+    settings = describe_preparation(processor)
+    (code,) = blocks("python")
+    (function,) = (part for part in ast.parse(code).body if getattr(part, "name", None) == "prepare")
+    names = {"np": np, "Image": Image, "settings": settings}
+    exec(ast.unparse(function), names)
+    for width, height in ((300, 261), (231, 320), (224, 224), (203, 250)):
+        picture = Image.fromarray(np.ascontiguousarray(skimage.data.astronaut()[:height, 80 : 80 + width]))
+        expected = np.asarray(processor(picture)["pixel_values"][0], np.float64)
+        unit = settings["rescale_factor"] / np.array(settings["image_std"])[:, None, None]
+        found = names["prepare"](picture)
+        assert found.shape == expected.shape == (3, 224, 224) and expected.std() > 0.1
+        assert (np.abs(found - expected) / unit).max() < levels + 0.01
 
 
 def test_all_languages_are_known():
