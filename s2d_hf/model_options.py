@@ -68,7 +68,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=PRECISIONS,
         help="what the model computes in (default: auto, which is bfloat16 where the device multiplies it, else "
-        "float32)",
+        "float32); float16 is for GPUs, int8 for CPUs",
     )
     precision.add_argument("--int8", dest="dtype", action="store_const", const="int8", help="short for --dtype int8")
     parser.add_argument("--face-detector", metavar="NAME", help=DETECTORS)

@@ -267,6 +267,8 @@ class _Run:
     def _print_timings(self, analyse: Any, name: str, duration: float) -> None:
         stages = dict(analyse.timings)
         total = stages.pop("total")
+        # decoding goes on beside the others, and is what they wait for; cuts, tracks and files are the rest
+        stages["other"] = total - sum(stages.values())
         shares = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in stages.items())
         print(f"{name}: {total:.1f} s for {duration:.1f} s of video in {analyse.precision}: {shares}", file=sys.stderr)
 

@@ -39,7 +39,7 @@ class JsonLines:
             for face in timeline.tracks
         ]
         line = {"event": "video", "video": video, "duration": round(timeline.duration, 3), "tracks": tracks}
-        _print_json(line | {"cuts": _rounded(timeline.cuts, 3), "damage": timeline.damage})
+        _print_json(line | {"cuts": _rounded(timeline.cuts, 3), "damage": timeline.damage, "dtype": timeline.dtype})
 
     def error(self, video: str, error: Exception) -> None:
         _print_json({"event": "error", "video": video, "error": str(error)})

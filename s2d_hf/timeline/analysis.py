@@ -168,9 +168,9 @@ class S2DTimeline:
             face_detector_weights (`str` or `os.PathLike`, *optional*): Path of its weights; downloaded if not given.
             face_margin (`float`, *optional*), do_align_faces (`bool`, *optional*): See [`S2DVideoProcessor`].
             device (`str` or `torch.device`, *optional*): By default a GPU if there is one.
-            dtype (`str` or `torch.dtype`): What the model computes in: `"float32"`, `"bfloat16"`, `"float16"`,
-                `"int8"` (on CPUs; see [`use_int8`]), or `"auto"`, which is bfloat16 where the device multiplies it
-                and float32 elsewhere.
+            dtype (`str` or `torch.dtype`): What the model computes in: `"float32"`, `"bfloat16"`, `"float16"` (for
+                GPUs), `"int8"` (on CPUs; see [`use_int8`]), or `"auto"`, also `None`, which is bfloat16 where the
+                device multiplies it and float32 elsewhere.
             dataset (`str`, *optional*), labels (`Sequence[str]`, *optional*), landmark_weights (`str` or
                 `os.PathLike`, *optional*), num_attention_heads (`int`, *optional*): Of an authors' checkpoint; see
                 [`find_model`].
@@ -180,7 +180,7 @@ class S2DTimeline:
         Raises:
             FileNotFoundError, OSError, ValueError: see [`find_model`] and [`FaceDetector`].
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = _find_device(device)
         precision = find_precision(dtype, device)
         hub_arguments = hub_arguments or {}
         try:
@@ -281,7 +281,27 @@ class S2DTimeline:
                     bar.update(max(0.0, bar.total - bar.n))
             timeline = analysis.result()
         timeline.damage = stream.damage  # which is known once all is read
+        timeline.dtype = self.precision
         return timeline
+
+
+def _find_device(name: str | torch.device | None) -> torch.device:
+    """
+    A device; a GPU by default, if there is one.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"`device` must be cpu, cuda, cuda:1 or the like, got {str(name)!r}.") from None
+    counts = {"cuda": torch.cuda.device_count, "mps": lambda: int(torch.backends.mps.is_available())}
+    if device.type in counts and (device.index or 0) >= counts[device.type]():
+        raise ValueError(f"`device`: PyTorch finds no {name} here. Leave it out, or take cpu.")
+    return device
 
 
 @dataclass

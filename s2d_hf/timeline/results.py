@@ -119,6 +119,7 @@ class VideoTimeline:
         tracks (`list[FaceTimeline]`): Empty where no face was found.
         cuts (`list[float]`): Times of the first frames after cuts, in seconds.
         damage (`str`): What of the video was lost or found broken; empty if nothing was.
+        dtype (`str`): What the model computed in, such as `"bfloat16"`; empty where it isn't known.
     """
 
     source: str
@@ -130,6 +131,7 @@ class VideoTimeline:
     tracks: list[FaceTimeline]
     cuts: list[float] = field(default_factory=list)
     damage: str = ""
+    dtype: str = ""
 
     def to_dataframe(self) -> pd.DataFrame:
         """
@@ -178,6 +180,7 @@ class VideoTimeline:
             "fps": self.fps,
             "cuts": list(self.cuts),
             "damage": self.damage,
+            "dtype": self.dtype,
             "tracks": [
                 {
                     "track": face.track,
@@ -217,7 +220,8 @@ class VideoTimeline:
             ]
             names = ("source", "duration", "width", "height", "fps", "cuts")
             known = {name: data[name] for name in names}
-            return cls(labels=tuple(data["labels"]), tracks=tracks, damage=data.get("damage", ""), **known)
+            known |= {name: data.get(name, "") for name in ("damage", "dtype")}  # which earlier versions don't have
+            return cls(labels=tuple(data["labels"]), tracks=tracks, **known)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no timeline that `to_json` wrote: {error}") from error
 

@@ -161,12 +161,24 @@ def test_batches_and_reports_change_nothing(timelines, converted, shared, scene_
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16", "int8"])
 def test_other_precisions(converted, shared, short_video, dtype):
     analyse = load(converted, shared, dtype=dtype)
+    assert analyse(short_video, progress=False).dtype == analyse.precision
     assert analyse.precision == dtype or (dtype == "auto" and analyse.precision in ("bfloat16", "float32"))
     face = analyse(short_video, progress=False).tracks[0]
     exact = load(converted, shared)(short_video, progress=False).tracks[0]
     np.testing.assert_array_equal(face.boxes, exact.boxes)  # of the detector, which stays in float32
     difference = np.abs(face.scores - exact.scores).max()
     assert difference < 0.02 and (difference > 0 or analyse.precision == "float32")
+
+
+def test_devices_that_are_not_here(converted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda:1", torch.device("cuda:1"), "mps"):
+        with pytest.raises(ValueError, match=f"`device`: PyTorch finds no {device} here. Leave it out, or take cpu"):
+            S2DTimeline.from_pretrained(converted, device=device, dtype="int8")
+    for device in ("cuda:x", "gpu"):
+        with pytest.raises(ValueError, match=f"`device` must be cpu, cuda, cuda:1 or the like, got '{device}'"):
+            S2DTimeline.from_pretrained(converted, device=device)
 
 
 def test_progress_is_told_for_every_frame_and_may_end_the_analysis(converted, shared, empty_video):
