@@ -11,16 +11,21 @@ from .model_options import PRECISIONS
 _CLEARLY = 1.4
 
 
-def find_precision(wanted: str | torch.dtype | None, device: str | torch.device) -> str:
+def default_device() -> torch.device:
+    """Where predictions run unless told otherwise: on a GPU, if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def find_precision(wanted: str | torch.dtype | None, device: str | torch.device | None = None) -> str:
     """
-    One of `PRECISIONS` but `"auto"`, for which, and for `None`, stands bfloat16 where the device multiplies it, and
-    float32 elsewhere.
+    One of `PRECISIONS` but `"auto"`, for which, and for `None`, stands bfloat16 where the device (by default
+    [`default_device`]) multiplies it, and float32 elsewhere.
 
     Raises:
         ValueError: if there is no such precision, or it is for other devices.
     """
     name = "auto" if wanted is None else str(wanted).removeprefix("torch.")
-    device = torch.device(device)
+    device = torch.device(device or default_device())
     if name not in PRECISIONS:
         raise ValueError(f"`dtype` must be one of {', '.join(PRECISIONS)}, got {wanted!r}.")
     if name == "int8" and device.type != "cpu":
@@ -55,4 +60,4 @@ def bfloat16_is_faster() -> bool:
     return times[torch.float32] > _CLEARLY * times[torch.bfloat16]
 
 
-__all__ = ["bfloat16_is_faster", "find_precision"]
+__all__ = ["bfloat16_is_faster", "default_device", "find_precision"]

@@ -83,8 +83,6 @@ def analyse_archive(
         raise ValueError(f"`output` is the folder of the videos, {source}: name another one.")
     if stall_limit is not None and not stall_limit > 0:
         raise ValueError(f"`stall_limit` must be positive, got {stall_limit}.")
-    import torch
-
     from ..precision import find_precision
     from ..timeline.analysis import S2DTimeline
 
@@ -92,8 +90,7 @@ def analyse_archive(
     wanted = settings.get("dtype")
     if wanted in (None, "auto") and begun is not None:  # whatever this machine would choose now
         wanted = begun.get("dtype") or _EARLIER_DTYPE
-    device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings["dtype"] = find_precision(wanted, device)
+    settings["dtype"] = find_precision(wanted, settings.get("device"))
     # other machines' processes run in other folders
     model = _absolute(model)
     for name in ("face_detector_weights", "landmark_weights"):

@@ -23,7 +23,7 @@ from ..int8_linear import Int8Linear, use_int8
 from ..model_loading import check_model_type, errors_named, load_whole_model
 from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
-from ..precision import find_precision
+from ..precision import default_device, find_precision
 from ..video_files_s2d import VideoSource
 from ..video_processing_s2d import S2DVideoProcessor
 from .read_ahead import read_ahead
@@ -293,7 +293,7 @@ def _find_device(name: str | torch.device | None) -> torch.device:
         ValueError: if there is no such device.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return default_device()
     try:
         device = torch.device(name)
     except RuntimeError:
