@@ -103,6 +103,9 @@ class FaceDetector:
         self._detector = _load_detector(
             name, None if weights is None else str(Path(weights).expanduser()), threshold, str(device)
         )
+        for network in vars(self._detector).values():
+            if isinstance(network, torch.nn.Module) and device.type == "cpu":
+                network.to(memory_format=torch.channels_last)  # retinaface: almost twice as fast
         self._lock = threading.Lock()  # OpenCV's detectors keep the size of their input
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:

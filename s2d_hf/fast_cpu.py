@@ -9,6 +9,8 @@ Nothing else changes: weights keep their names and values, hooks their places, a
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -41,13 +43,38 @@ def use_fast_cpu(model: nn.Module, on: bool = True) -> nn.Module:
     return model
 
 
+@contextmanager
+def packed_weights(model: nn.Module) -> Iterator[None]:
+    """
+    Within it, [`FastLinear`] layers put their weights into oneDNN's own order once, and not for every product. They
+    take their memory twice, and must not change meanwhile: changes are noticed afterwards.
+    """
+    layers = [module for module in model.modules() if isinstance(module, FastLinear)]
+    for layer in layers:
+        layer.packs = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.packs, layer.packed = False, None
+
+
 class FastLinear(nn.Linear):
     """`nn.Linear` that lets oneDNN compute large products on a CPU."""
 
+    # see `packed_weights`
+    packs = False
+    packed: torch.Tensor | None = None
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self._suits_onednn(input):
-            return onednn_linear(input, self.weight, self.bias)
-        return super().forward(input)
+        if not self._suits_onednn(input):
+            return super().forward(input)
+        weight = self.packed
+        if weight is None:
+            weight = self.weight
+            if self.packs:
+                self.packed = weight = onednn_order(weight, rows=input.numel() // self.in_features)
+        return onednn_linear(input, weight, self.bias)
 
     def _suits_onednn(self, input: torch.Tensor) -> bool:
         return (
@@ -74,6 +101,11 @@ def onednn_linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
     return torch.ops.mkldnn._linear_pointwise(input.contiguous(), weight, bias, "none", [], "")
 
 
+def onednn_order(weight: torch.Tensor, rows: int) -> torch.Tensor:
+    """A weight in the order that suits products with so many rows, in a form that only oneDNN reads."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+
+
 @cache
 def onednn_is_faster(dtype: torch.dtype) -> bool:
     """
@@ -87,10 +119,10 @@ def onednn_is_faster(dtype: torch.dtype) -> bool:
     )
     with torch.no_grad():
         try:
-            ours = onednn_linear(tokens, weight, bias)
             expected = nn.functional.linear(tokens, weight, bias)
             distance = 16 * torch.finfo(dtype).eps * float(expected.abs().max())
-            torch.testing.assert_close(ours, expected, rtol=0, atol=distance)
+            for ordered in (weight, onednn_order(weight, rows=len(tokens))):
+                torch.testing.assert_close(onednn_linear(tokens, ordered, bias), expected, rtol=0, atol=distance)
         except (AttributeError, RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
             logger.warning(
                 f"Linear layers in {str(dtype).removeprefix('torch.')} are computed without oneDNN, which fails in "
@@ -107,4 +139,4 @@ def onednn_is_faster(dtype: torch.dtype) -> bool:
     return times["onednn"] < 1.1 * times["pytorch"]
 
 
-__all__ = ["FastLinear", "onednn_is_faster", "onednn_linear", "use_fast_cpu"]
+__all__ = ["FastLinear", "onednn_is_faster", "onednn_linear", "onednn_order", "packed_weights", "use_fast_cpu"]

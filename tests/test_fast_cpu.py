@@ -9,7 +9,7 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from s2d_hf import S2DConfig, S2DForVideoClassification, fast_cpu
-from s2d_hf.fast_cpu import FastLinear, onednn_is_faster, use_fast_cpu
+from s2d_hf.fast_cpu import FastLinear, onednn_is_faster, packed_weights, use_fast_cpu
 
 from .small_models import TINY, random_inputs, randomise
 
@@ -67,6 +67,33 @@ def test_same_scores_and_the_way_back(make_model, dtype, tolerance, calls):
         use_fast_cpu(model, on=False)
         assert torch.equal(run(model, dtype), expected) and not calls
     assert all(type(linear) is nn.Linear for linear in linears)
+
+
+@needs_onednn
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_weights_give_the_same_to_the_bit_and_are_dropped(dtype, calls, monkeypatch):
+    orders: list[int] = []
+    order = fast_cpu.onednn_order
+    monkeypatch.setattr(fast_cpu, "onednn_order", lambda weight, rows: orders.append(rows) or order(weight, rows))
+    model = use_fast_cpu(s2d()).to(dtype)
+    linears = [module for module in model.modules() if isinstance(module, FastLinear)]
+    with torch.no_grad():
+        expected = run(model, dtype)
+        assert not orders
+        with packed_weights(model):
+            for _ in range(2):
+                assert torch.equal(run(model, dtype), expected)
+            assert len(orders) == len(linears)
+        assert all(linear.packed is None for linear in linears)
+        for linear in linears:  # a change that PyTorch doesn't count
+            linear.weight.data.mul_(1.5)
+        changed = run(model, dtype)
+        assert not torch.allclose(changed, expected)
+        with pytest.raises(KeyError), packed_weights(model):
+            assert torch.equal(run(model, dtype), changed)
+            raise KeyError
+    assert all(linear.packed is None and not linear.packs for linear in linears)
+    assert [*model.state_dict()] == [*s2d().state_dict()] and pickle.loads(pickle.dumps(model))
 
 
 @needs_onednn

@@ -18,7 +18,7 @@ from ..errors import NotDownloadedError
 from ..face_cropping_s2d import crop_square
 from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
-from ..fast_cpu import use_fast_cpu
+from ..fast_cpu import packed_weights, use_fast_cpu
 from ..int8_linear import Int8Linear, use_int8
 from ..model_loading import check_model_type, errors_named, load_whole_model
 from ..model_sources import DEFAULT_MODEL, find_model
@@ -256,7 +256,7 @@ class S2DTimeline:
             ValueError: if it is no readable video.
             OSError: if there is no such camera.
         """
-        with open_stream(source) as stream:
+        with open_stream(source) as stream, packed_weights(self.model):
             analysis = _Analysis(self, stream, on_window)
             self.timings = analysis.timings
             bar = tqdm(
