@@ -1,6 +1,7 @@
 """Configuration of the S2D image and video models."""
 
 from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
+from .texts_s2d import listed
 
 # isort: split
 from collections import Counter
@@ -212,8 +213,7 @@ class S2DConfig(PreTrainedConfig):
 
 
 def _shown(items: list) -> str:
-    texts = [str(item) if str(item).isprintable() else repr(item) for item in items[:5]]
-    return ", ".join(texts) + (", ..." if len(items) > 5 else "")
+    return listed((str(item) if str(item).isprintable() else repr(item) for item in items), 5)
 
 
 S2DConfig.register_for_auto_class()

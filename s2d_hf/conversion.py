@@ -15,6 +15,7 @@ from .labels import LABELS, dataset_in_name
 from .landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder, load_landmark_weights
 from .modeling_s2d import S2DForImageClassification, S2DForVideoClassification
 from .output_folder import check_output_folder
+from .texts_s2d import listed
 from .video_processing_s2d import S2DVideoProcessor
 
 # Where a checkpoint carries the whole landmark detector, its part of the report.
@@ -112,9 +113,7 @@ class ConversionReport:
         lines.append(f"Dropped {len(self.dropped)} tensors{':' if self.dropped else '.'}")
         for reason in dict.fromkeys(self.dropped.values()):
             names = [name for name, why in self.dropped.items() if why == reason]
-            left = len(names) - _MAX_NAMES
-            listed = ", ".join(names[:_MAX_NAMES]) + (f" and {left} more" if left > 0 else "")
-            lines.append(f"  {listed}: {reason}")
+            lines.append(f"  {listed(names, _MAX_NAMES)}: {reason}")
         return "\n".join(lines + [f"Note: {note}" for note in self.notes])
 
 
@@ -370,8 +369,7 @@ def _refuse_misfits(
         report.notes.append("the checkpoint has no classifier: the new one is random and must be trained.")
     problems += [f"{name} {tuple(expected[name].shape)}: missing" for name in missing]
     if problems:
-        more = [f"and {len(problems) - _MAX_PROBLEMS} more"] * (len(problems) > _MAX_PROBLEMS)
-        raise ValueError("The checkpoint does not fit:\n  " + "\n  ".join(problems[:_MAX_PROBLEMS] + more))
+        raise ValueError("The checkpoint does not fit:\n  " + listed(problems, _MAX_PROBLEMS, between="\n  "))
 
 
 def _model_class(config: S2DConfig) -> type[S2DForVideoClassification] | type[S2DForImageClassification]:

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .texts_s2d import listed
+
 
 def refuse_broken_weights(state_dict: dict[str, torch.Tensor], refusal: str) -> None:
     """
@@ -17,8 +19,7 @@ def refuse_broken_weights(state_dict: dict[str, torch.Tensor], refusal: str) -> 
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             broken.append(name)
     if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise ValueError(f"{refusal}: weights are NaN or infinite, {', '.join(broken[:3])}{more}.")
+        raise ValueError(f"{refusal}: weights are NaN or infinite, {listed(broken, 3)}.")
 
 
 __all__ = ["refuse_broken_weights"]

@@ -12,6 +12,7 @@ from transformers.image_utils import ChannelDimension, infer_channel_dimension_f
 
 from .addresses_s2d import fetch_bytes
 from .file_names_s2d import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, natural_order
+from .texts_s2d import shorten
 from .video_limits_s2d import check_limit
 
 
@@ -123,7 +124,7 @@ def read_image(source: str | Path | bytes) -> Image.Image:
         try:  # a base64 string, as pipelines accept it
             return load_image(source)
         except ValueError:
-            raise FileNotFoundError(f"There is no image file {_shorten(source)}.") from None
+            raise FileNotFoundError(f"There is no image file {shorten(source, 200)}.") from None
     return _open_image(source, source)
 
 
@@ -256,10 +257,6 @@ def scale_to_eight_bit(frames: list[torch.Tensor]) -> list[torch.Tensor]:
         )
     factor = 255.0 if high <= 1 else 1.0
     return [frame * factor if frame.is_floating_point() else frame for frame in frames]
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 200 else text[:200] + "..."
 
 
 __all__ = [

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from .texts_s2d import listed
+
 # Lies beside the model's weights; the image and the video processor of a folder share it.
 LANDMARK_WEIGHTS_NAME = "landmark_encoder.safetensors"
 NUM_LANDMARKS = 68
@@ -384,8 +386,8 @@ def load_landmark_weights(encoder: LandmarkEncoder, state: dict[str, torch.Tenso
         if name in state and state[name].shape != own[name].shape
     ]
     if wrong:
-        listed = "\n  ".join([*wrong[:20], *([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])])
-        raise ValueError(f"{source} does not hold the weights of {encoder.to_dict()}:\n  {listed}")
+        lines = listed(wrong, 20, between="\n  ")
+        raise ValueError(f"{source} does not hold the weights of {encoder.to_dict()}:\n  {lines}")
     # in the encoder's precision, in which more numbers are infinite
     broken = [name for name, tensor in state.items() if not tensor.to(own[name].dtype).isfinite().all()]
     if broken:

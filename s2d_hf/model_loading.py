@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, logging
 
 from .configuration_s2d import S2DConfig
+from .texts_s2d import listed
 
 # Numbers that cost no memory to speak of.
 _SMALL = 10_000_000
@@ -52,7 +54,7 @@ def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -
         "of another shape": [name for name, *_ in found["mismatched_keys"]],
         "of no use": found["unexpected_keys"],
     }
-    said = [f"{what}: {_shown(names)}" for what, names in faults.items() if names]
+    said = [f"{what}: {listed(sorted(names), 3)}" for what, names in faults.items() if names]
     if said:
         raise ValueError(f"The weights of {folder} don't fit its configuration; {'; '.join(said)}.")
     return model
@@ -119,9 +121,11 @@ def check_model_type(folder: str | os.PathLike, **arguments) -> None:
         raise ValueError(f"{folder} is no S2D model: the `model_type` in its config.json is {kind!r}.")
 
 
-def _shown(names: Any) -> str:
-    names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def hide_loading_bars() -> None:
+    """Hides transformers' bars over a model's tensors, which are loaded in a second, but not those of downloads."""
+    if not are_progress_bars_disabled():
+        logging.disable_progress_bar()  # of the Hub's client, too
+        enable_progress_bars()
 
 
-__all__ = ["check_model_type", "errors_named", "load_whole_model"]
+__all__ = ["check_model_type", "errors_named", "hide_loading_bars", "load_whole_model"]

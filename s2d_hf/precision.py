@@ -1,11 +1,15 @@
 """What predictions are computed in: float32, bfloat16 where the hardware multiplies it, or int8."""
 
+from __future__ import annotations
+
 import time
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from .model_options import PRECISIONS
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
 # Where a CPU multiplies bfloat16 itself, it is twice as fast and more; where PyTorch converts, it is slower.
 _CLEARLY = 1.4
@@ -13,6 +17,8 @@ _CLEARLY = 1.4
 
 def default_device() -> torch.device:
     """Where predictions run unless told otherwise: on a GPU, if there is one."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -24,6 +30,8 @@ def find_precision(wanted: str | torch.dtype | None, device: str | torch.device 
     Raises:
         ValueError: if there is no such precision, or it is for other devices.
     """
+    import torch
+
     name = "auto" if wanted is None else str(wanted).removeprefix("torch.")
     device = torch.device(device or default_device())
     if name not in PRECISIONS:
@@ -36,6 +44,8 @@ def find_precision(wanted: str | torch.dtype | None, device: str | torch.device 
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
+    import torch
+
     if device.type == "cuda":
         if not torch.cuda.is_available():  # whoever loads the model there says so
             return False
@@ -47,6 +57,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 @cache
 def bfloat16_is_faster() -> bool:
     """Whether this CPU's products are clearly faster in bfloat16: tried once, in less than a tenth of a second."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     tokens, weight = (torch.randn(shape, generator=generator) for shape in ((512, 768), (768, 768)))
     times: dict[torch.dtype, float] = {}

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from .addresses_s2d import fetched_file
 from .file_names_s2d import is_url, on_one_line
 from .frames_s2d import scale_to_eight_bit, to_rgb
+from .texts_s2d import count_of
 from .video_limits_s2d import check_limit, limit_of
 from .video_pixels_s2d import PixelReader
 
@@ -507,12 +508,16 @@ class VideoFile(VideoSource):
     def _describe_damage(self) -> str:
         said = []
         if self._counts["lost"]:
-            said.append(f"{_count(self._counts['lost'], 'packet')} could not be decoded and left out")
+            said.append(f"{count_of(self._counts['lost'], 'packet')} could not be decoded and left out")
         if self._counts["corrupt"]:
-            said.append(f"{_count(self._counts['corrupt'], 'packet or frame', 'packets or frames')} marked as corrupt")
+            said.append(
+                f"{count_of(self._counts['corrupt'], 'packet or frame', 'packets or frames')} marked as corrupt"
+            )
         count, latest = _count_errors()
         if count > self._errors_before and self._is_alone:
-            said.append(f"{_count(count - self._errors_before, 'error')} reported by FFmpeg, the last one {latest!r}")
+            said.append(
+                f"{count_of(count - self._errors_before, 'error')} reported by FFmpeg, the last one {latest!r}"
+            )
         if self._is_complete and self.ends_early(self.seen_until, self.seen_until - self.offsets[-1]):
             said.append(f"it ends after {self.seen_until:.1f} s of {self.duration:.1f} s that its header states")
         return ", ".join(said)
@@ -643,10 +648,6 @@ def _count_errors() -> tuple[int, str]:
     """How many errors FFmpeg has reported in this process, and the latest one."""
     count, latest = av.logging.get_last_error()
     return count, "" if latest is None else f"{latest[1]}: {latest[2].strip()}"
-
-
-def _count(number: int, what: str, many: str | None = None) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {many or what + 's'}"
 
 
 __all__ = [

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from s2d_hf import precision
-from s2d_hf.model_options import PRECISIONS
-from s2d_hf.precision import bfloat16_is_faster, find_precision
+from s2d_hf.precision import PRECISIONS, bfloat16_is_faster, find_precision
 
 
 @pytest.mark.parametrize("wanted", [None, "auto"])

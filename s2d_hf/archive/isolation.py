@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..model_options import hide_loading_bars
+from ..model_loading import hide_loading_bars
 from ..timeline.results import VideoTimeline
 from .worker import Analyser, AnalyserLostError, ProcessDiedError, describe
 

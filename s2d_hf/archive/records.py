@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..file_names_s2d import natural_order, on_one_line, printable
+from ..texts_s2d import listed
 from ..timeline.results import TABLE_FIELDS, VideoTimeline
 from .sources import ArchiveItem
 
@@ -200,10 +201,9 @@ class ArchiveRecords:
                 found.append(fault)
                 (self.folder / "videos" / status / f"{key}.json").unlink()
         if found:
-            more = f"; and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
             logger.warning(
                 f"Records in {self.folder} are damaged, and their videos are analysed again: "
-                f"{'; '.join(found[:_MAX_NAMED])}{more}."
+                f"{listed(found, _MAX_NAMED, between='; ')}."
             )
         return found
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..data.sources import HubItem, stored_file
 from ..file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order, printable
+from ..texts_s2d import listed
 
 if TYPE_CHECKING:
     import datasets
@@ -139,8 +140,7 @@ def _list_table(path: Path, column: str | None) -> list[ArchiveItem]:
     counts = Counter(keys)
     repeated = list(dict.fromkeys(name for name, key in zip(names, keys, strict=True) if counts[key] > 1))
     if repeated:
-        more = f" and {len(repeated) - 10} more" if len(repeated) > 10 else ""
-        raise ValueError(f"{path} names videos more than once: {', '.join(repeated[:10])}{more}.")
+        raise ValueError(f"{path} names videos more than once: {listed(repeated, 10)}.")
     return [ArchiveItem(name, path=name if is_url(name) else str(root / name)) for name in names]
 
 

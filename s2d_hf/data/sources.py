@@ -21,6 +21,7 @@ from transformers.video_utils import VideoMetadata
 
 from ..file_names_s2d import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, natural_order
 from ..frames_s2d import read_image, scale_to_eight_bit, to_rgb
+from ..texts_s2d import listed
 from ..video_reading_s2d import check_video, read_video
 
 if TYPE_CHECKING:
@@ -143,10 +144,10 @@ def from_class_folders(
     labels = _check_labels(sorted(folders) if labels is None else labels)
     unknown = sorted(set(folders) - set(labels))
     if unknown:
-        raise ValueError(f"{root} holds folders that are not among `labels`: {_enumerate(unknown)}.")
+        raise ValueError(f"{root} holds folders that are not among `labels`: {listed(unknown, 10)}.")
     missing = [label for label in labels if label not in folders]
     if missing:
-        logger.warning(f"{root} holds no samples of {_enumerate(missing)}.")
+        logger.warning(f"{root} holds no samples of {listed(missing, 10)}.")
     samples, passed_over = [], []
     for index, label in enumerate(labels):
         if label not in folders:
@@ -157,7 +158,7 @@ def from_class_folders(
         samples += [Sample(path.relative_to(root).as_posix(), index, path=path) for path in found]
         passed_over += [path.relative_to(root).as_posix() for path in others]
     if passed_over:
-        logger.warning(f"{root}: passed over files that are no {kind}s: {_enumerate(passed_over)}.")
+        logger.warning(f"{root}: passed over files that are no {kind}s: {listed(passed_over, 10)}.")
     return LabelledSamples(samples, labels)
 
 
@@ -377,10 +378,8 @@ def check_sources(
         reasons[index] = reason_if_broken(index)
     broken = [(sample.name, reason) for sample, reason in zip(samples, reasons, strict=True) if reason is not None]
     if broken and (on_broken == "raise" or len(broken) == len(samples)):
-        lines = [f"{name}: {reason}" for name, reason in broken[:10]]
-        if len(broken) > 10:
-            lines.append(f"and {len(broken) - 10} more")
-        raise ValueError(f"{len(broken)} of {len(samples)} {kind}s can't be read:\n" + "\n".join(lines))
+        lines = listed((f"{name}: {reason}" for name, reason in broken), 10, between="\n")
+        raise ValueError(f"{len(broken)} of {len(samples)} {kind}s can't be read:\n{lines}")
     return samples.select([i for i, reason in enumerate(reasons) if reason is None]), broken
 
 
@@ -510,7 +509,7 @@ def _index_labels(
             gaps = sorted(set(range(min(max(indices), len(indices)) + 1)) - set(indices))
             if gaps:
                 raise ValueError(
-                    f"The labels are indices from 0 up, and none is {_enumerate(gaps)}: pass `labels`, the names in "
+                    f"The labels are indices from 0 up, and none is {listed(gaps, 10)}: pass `labels`, the names in "
                     "the order of their indices."
                 )
             labels = tuple(str(index) for index in range(max(indices) + 1))
@@ -526,7 +525,7 @@ def _index_labels(
     for value, place in zip(values, places, strict=True):
         index = known.get(str(value), in_any_case.get(str(value).casefold()))
         if index is None:
-            raise ValueError(f"{place}: the label {value!r} is not among {_enumerate(labels)}.")
+            raise ValueError(f"{place}: the label {value!r} is not among {listed(labels, 10)}.")
         indices.append(index)
     return indices, labels
 
@@ -570,19 +569,13 @@ def _check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     labels = tuple(labels)
     repeated = sorted(label for label, count in Counter(labels).items() if count > 1)
     if repeated:
-        raise ValueError(f"`labels` holds {_enumerate(repeated)} more than once.")
+        raise ValueError(f"`labels` holds {listed(repeated, 10)} more than once.")
     return labels
 
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
-
-
-def _enumerate(items: Sequence[Any]) -> str:
-    """The first ten of some items, and how many there are beyond."""
-    more = f" and {len(items) - 10} more" if len(items) > 10 else ""
-    return ", ".join(str(item) for item in items[:10]) + more
 
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..colors import fade, label_colours
-from ..prediction_printing import clock, count_of
+from ..texts_s2d import clock, count_of
 from ..timeline import FaceTimeline, VideoTimeline
 from .limits import PageLimits, span
 

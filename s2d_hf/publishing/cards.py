@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_s2d import S2DConfig
 from ..markdown import unescape_cell
+from ..texts_s2d import shorten
 from .licenses import LICENSES
 from .problems import Problem
 
@@ -237,12 +238,8 @@ def _check_placeholders(text: str) -> Iterator[Problem]:
         pattern = _SPACED_PLACEHOLDER if language in ("bibtex", "latex", "tex") else _PLACEHOLDER
         found = _TO_BE_WRITTEN.search(line) or pattern.search(line)
         if found is not None:
-            yield _missing(f"Line {number} is not written yet, it has `{found.group(0)}`: {_shorten(line)!r}.")
-
-
-def _shorten(line: str, length: int = 100) -> str:
-    line = line.strip()
-    return line if len(line) <= length else f"...{line[-length:]}"
+            shown = shorten(line.strip(), 100, keep="end")
+            yield _missing(f"Line {number} is not written yet, it has `{found.group(0)}`: {shown!r}.")
 
 
 def _check_metadata(text: str, config: S2DConfig | None, folder: str | Path | None) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..texts_s2d import listed
 from .problems import Problem
 
 # The forms are those of GitHub's secret scanning and of the services' own documentation.
@@ -76,9 +77,8 @@ def find_home_folders(name: str, path: Path) -> Iterator[Problem]:
             found[number] = match[0]
     if found:
         lines = [str(number) for number in found]
-        more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
         named = ", ".join(dict.fromkeys(found.values()))
-        text = f"A home folder is named, {named}, in line {', '.join(lines[:_LISTED])}{more}: everybody will read it."
+        text = f"A home folder is named, {named}, in line {listed(lines, _LISTED)}: everybody will read it."
         yield Problem(name, text)
 
 

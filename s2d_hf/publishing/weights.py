@@ -12,6 +12,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..configuration_s2d import S2DConfig
 from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, load_landmark_encoder
+from ..texts_s2d import listed
 from .problems import Problem
 
 # in bytes of tensors: what the Hub advises
@@ -108,20 +109,20 @@ def _list_files(folder: Path, report: WeightsReport) -> tuple[dict | None, list[
     try:
         index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
         weight_map = index["weight_map"]
-        listed = sorted(set(weight_map.values()))
+        named = sorted(set(weight_map.values()))
         index.setdefault("metadata", {}).get("total_size")
     except (ValueError, TypeError, KeyError, AttributeError):
         text = "It is no index of safetensors files: save the model again."
         report.problems.append(Problem(SAFE_WEIGHTS_INDEX_NAME, text))
         return None, []
-    for name in sorted(set(shards) - set(listed)):
+    for name in sorted(set(shards) - set(named)):
         report.problems.append(Problem(name, f"{SAFE_WEIGHTS_INDEX_NAME} doesn't name it: remove it."))
-    for name in listed:
+    for name in named:
         if not (folder / name).is_file() or "/" in name:
             count = sum(file == name for file in weight_map.values())
             text = f"It is not there, and {SAFE_WEIGHTS_INDEX_NAME} has {count} tensors in it: save the model again."
             report.problems.append(Problem(name, text))
-    return index, [name for name in listed if (folder / name).is_file() and "/" not in name]
+    return index, [name for name in named if (folder / name).is_file() and "/" not in name]
 
 
 def _read(path: Path) -> _File:
@@ -144,20 +145,20 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 def _check_file(name: str, file: _File, max_shard_size: int) -> Iterator[Problem]:
     if file.not_finite:
-        yield Problem(name, f"There are infinite numbers or none at all (NaN) in {_list(file.not_finite)}.")
+        yield Problem(name, f"There are infinite numbers or none at all (NaN) in {listed(file.not_finite, _LISTED)}.")
     if file.num_bytes > max_shard_size:
         text = f"Its tensors have {file.num_bytes:,} bytes, and {max_shard_size:,} are allowed: save the model with "
         yield Problem(name, f'{text}`save_pretrained(..., max_shard_size="{max_shard_size // 10**9}GB")`.')
 
 
 def _check_against_index(name: str, file: _File, weight_map: dict[str, str]) -> Iterator[Problem]:
-    listed = {tensor for tensor, shard in weight_map.items() if shard == name}
+    placed = {tensor for tensor, shard in weight_map.items() if shard == name}
     for wrong, text in (
-        (listed - file.shapes.keys(), "lacks tensors that the index places in it"),
-        (file.shapes.keys() - listed, "holds tensors that the index doesn't place in it"),
+        (placed - file.shapes.keys(), "lacks tensors that the index places in it"),
+        (file.shapes.keys() - placed, "holds tensors that the index doesn't place in it"),
     ):
         if wrong:
-            yield Problem(name, f"It {text}: {_list(sorted(wrong))}. Save the model again.")
+            yield Problem(name, f"It {text}: {listed(sorted(wrong), _LISTED)}. Save the model again.")
 
 
 def _check_shapes(
@@ -167,16 +168,20 @@ def _check_shapes(
         expected = {name: tuple(tensor.shape) for name, tensor in model_class(config).state_dict().items()}
     missing, unexpected = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
     if missing:
-        yield Problem(where, f"Tensors of the model that config.json describes are missing: {_list(missing)}.")
+        yield Problem(
+            where, f"Tensors of the model that config.json describes are missing: {listed(missing, _LISTED)}."
+        )
     if unexpected:
-        yield Problem(where, f"It holds tensors that the model in config.json doesn't have: {_list(unexpected)}.")
+        yield Problem(
+            where, f"It holds tensors that the model in config.json doesn't have: {listed(unexpected, _LISTED)}."
+        )
     others = [
         f"{name} {shapes[name]} instead of {shape}"
         for name, shape in expected.items()
         if name in shapes and shapes[name] != shape
     ]
     if others:
-        yield Problem(where, f"Tensors have other shapes than config.json says: {_list(others)}.")
+        yield Problem(where, f"Tensors have other shapes than config.json says: {listed(others, _LISTED)}.")
 
 
 def check_landmark_encoder(folder: Path, config: S2DConfig, encoders: dict[str, dict | None]) -> Iterator[Problem]:
@@ -196,7 +201,9 @@ def check_landmark_encoder(folder: Path, config: S2DConfig, encoders: dict[str, 
                 yield Problem(name, text)
     given = [encoder for encoder in encoders.values() if encoder is not None]
     if any(encoder != given[0] for encoder in given):
-        yield Problem(LANDMARK_WEIGHTS_NAME, f"The processors name different encoders: {_list(map(str, given))}.")
+        yield Problem(
+            LANDMARK_WEIGHTS_NAME, f"The processors name different encoders: {listed(map(str, given), _LISTED)}."
+        )
     if not given:
         if path.is_file():
             yield Problem(LANDMARK_WEIGHTS_NAME, "It is there, and no processor uses it: remove it.")
@@ -212,17 +219,11 @@ def check_landmark_encoder(folder: Path, config: S2DConfig, encoders: dict[str, 
         yield Problem(LANDMARK_WEIGHTS_NAME, f"It can't be loaded: {error}")
         return
     if file.not_finite:
-        text = f"There are infinite numbers or none at all (NaN) in {_list(file.not_finite)}."
+        text = f"There are infinite numbers or none at all (NaN) in {listed(file.not_finite, _LISTED)}."
         yield Problem(LANDMARK_WEIGHTS_NAME, text)
     if config.prompt_type != "none" and encoder.num_channels != config.landmark_channels:
         text = f"It gives {encoder.num_channels} channels, and the model takes {config.landmark_channels}."
         yield Problem(LANDMARK_WEIGHTS_NAME, text)
-
-
-def _list(names) -> str:
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 __all__ = ["MAX_SHARD_SIZE", "WeightsReport", "check_landmark_encoder", "check_weights"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..colors import fade, label_colours, text_colour
+from ..texts_s2d import shorten
 from .fonts import characters_of, escape_missing, find_fonts, warn_of_escapes
 from .results import FaceTimeline, VideoTimeline
 
@@ -90,7 +91,7 @@ class _TimelineFigure:
         self.scores_height = {0: 0.6, 1: 1.9, 2: 1.5, 3: 1.2}.get(len(self.tracks), 0.85)
         self.figure = Figure(figsize=(_WIDTH, 1), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
-        self.source = _shorten(Path(timeline.source).name or timeline.source, 44)
+        self.source = shorten(Path(timeline.source).name or timeline.source, 44, keep="ends")
         fonts = find_fonts("".join([*timeline.labels, self.source]))
         self.family = list(dict.fromkeys([*FontProperties().get_family(), *(family for family, _ in fonts)]))
         known = frozenset().union(*(characters_of(file) for _, file in fonts))
@@ -196,13 +197,13 @@ class _TimelineFigure:
         found = {0: "no face", 1: "1 face track"}.get(count, f"{count} face tracks")
         left_out = count - len(self.tracks)
         shown = f", the longest {len(self.tracks)} are shown, {left_out} are left out" if left_out else ""
-        return f"{_clock(self.timeline.duration, self.until)}{' s' * (self.until < 120)}  ·  {found}{shown}"
+        return f"{_tick_text(self.timeline.duration, self.until)}{' s' * (self.until < 120)}  ·  {found}{shown}"
 
     def _draw_time_axis(self) -> "Axes":
         """Ticks and grid lines behind all rows."""
         axes = self._axes("time", self.header, self.height - self.header - _BOTTOM)
         ticks = _time_ticks(self.until)
-        axes.set_xticks(ticks, [_clock(tick, self.until) for tick in ticks], fontsize=9, color=_INK)
+        axes.set_xticks(ticks, [_tick_text(tick, self.until) for tick in ticks], fontsize=9, color=_INK)
         axes.tick_params(axis="x", length=4, color=_PALE, top=len(self.tracks) > 3, labeltop=len(self.tracks) > 3)
         axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -232,8 +233,8 @@ class _TimelineFigure:
         main = means.argsort()[::-1][:2]
         unit = " s" * (self.until < 120)
         lines = [
-            f"{_clock(face.start, self.until)} – {_clock(face.end, self.until)}{unit}",
-            *(f"{_shorten(self.names[self.timeline.labels[i]], 16)} {100 * means[i]:.0f} %" for i in main),
+            f"{_tick_text(face.start, self.until)} – {_tick_text(face.end, self.until)}{unit}",
+            *(f"{shorten(self.names[self.timeline.labels[i]], 16, keep='ends')} {100 * means[i]:.0f} %" for i in main),
         ]
         left = -(_LEFT - 0.15) / _PLOT_WIDTH
         style = {"transform": axes.transAxes, "va": "top", "parse_math": False}
@@ -358,7 +359,7 @@ def _time_ticks(until: float) -> list[float]:
     return np.arange(0, until * 1.0001, step).tolist()
 
 
-def _clock(seconds: float, until: float) -> str:
+def _tick_text(seconds: float, until: float) -> str:
     """A time as seconds, m:ss or h:mm:ss, whichever suits a video that lasts `until`."""
     if until < 120:
         return f"{round(seconds, 1 if until >= 2 else 3):g}"
@@ -366,12 +367,6 @@ def _clock(seconds: float, until: float) -> str:
     if until < 3600:
         return f"{whole // 60}:{whole % 60:02}"
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
-def _shorten(text: str, length: int) -> str:
-    """Without its middle, if it is longer."""
-    half = length // 2
-    return text if len(text) <= length else f"{text[: half - 1]}…{text[len(text) - half :]}"
 
 
 def _characters_of_bold_fonts() -> set[int]:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..texts_s2d import listed
+
 _LISTED = 8
 # What a GradScaler lowers its scale to where no gradient was finite for many steps.
 _LOWEST_SCALE = 1e-3
@@ -33,7 +35,7 @@ def check_batch(loss: torch.Tensor, logits: torch.Tensor, names: Sequence[str] |
     broken = (~whole).tolist()
     what = "scores are NaN or infinite" if any(broken) else f"the loss is {loss.item()}"
     files = [] if names is None else [name for name, bad in zip(names, broken, strict=True) if bad or not any(broken)]
-    raise NotFiniteError(f"{where}: {what}{_listed(files)}. {_ADVICE}")
+    raise NotFiniteError(f"{where}: {what}{_say_files(files)}. {_ADVICE}")
 
 
 def check_weights(named: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
@@ -47,7 +49,9 @@ def check_weights(named: Iterable[tuple[str, torch.Tensor]], where: str) -> None
     """
     broken = [name for name, tensor in named if not is_finite(tensor)]
     if broken:
-        raise NotFiniteError(f"{where}: weights are NaN or infinite, {_count(broken)}: nothing of them is used.")
+        raise NotFiniteError(
+            f"{where}: weights are NaN or infinite, {listed(broken, _LISTED)}: nothing of them is used."
+        )
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -96,7 +100,7 @@ class FiniteCallback(TrainerCallback):
         norm = nn.utils.get_total_norm([_own_part(p.grad) for p in model.parameters() if p.grad is not None])
         if not torch.isfinite(norm):  # which ones were can't be told: clipping has multiplied all of them by it
             files = getattr(self.trainer, "names_of_step", [])
-            raise NotFiniteError(f"{where}: gradients are NaN or infinite{_listed(files)}. {_ADVICE}")
+            raise NotFiniteError(f"{where}: gradients are NaN or infinite{_say_files(files)}. {_ADVICE}")
 
 
 _ADVICE = (
@@ -105,13 +109,8 @@ _ADVICE = (
 )
 
 
-def _listed(files: Sequence[str]) -> str:
-    return f"; the files: {_count(files)}" if files else ""
-
-
-def _count(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+def _say_files(files: Sequence[str]) -> str:
+    return f"; the files: {listed(files, _LISTED)}" if files else ""
 
 
 __all__ = ["FiniteCallback", "NotFiniteError", "check_batch", "check_weights", "is_finite"]

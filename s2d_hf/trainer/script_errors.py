@@ -12,6 +12,8 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from ..texts_s2d import shorten
+
 # What reading options, data and models raises: the user can mend it, and the message says how.
 USER_ERRORS = (DatasetsError, ImportError, OSError, SafetensorError, StrictDataclassError, ValueError)
 # seconds in which a launcher ends the other processes of a script once one has ended
@@ -61,7 +63,7 @@ def describe_error(error: Exception, keep_traceback: bool = True) -> str:
         text = " ".join(text.split()) if isinstance(error, StrictDataclassError) else text
         return text or type(error).__name__
     text = " ".join(f"unexpected {type(error).__name__}: {text}".split())
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    text = shorten(text, _LONGEST)
     return f"{text} (traceback: {_write_traceback(error)})" if keep_traceback else text
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ...texts_s2d import shorten
 from ..sources import Sample
 
 
@@ -52,7 +53,7 @@ def read_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
             if [name.lower() for name in first] != [name.lower() for name in header]:
                 raise ValueError(
                     f"{path} must begin with the header {','.join(header)}, and begins with "
-                    f"{_shorten(','.join(first))}."
+                    f"{shorten(','.join(first), 80)!r}."
                 )
             for fields in reader:
                 if not fields:
@@ -90,9 +91,8 @@ def read_labels(path: Path, header: tuple[str, str] | None = None) -> list[Row]:
         place = f"{path}, line {number}"
         if len(fields) != 2:
             other = f", or a file with the header {','.join(header)}" if header is not None else ""
-            raise ValueError(
-                f"{place}: expected a name and a label with a space between them{other}, got {_shorten(line.strip())}."
-            )
+            got = shorten(line.strip(), 80)
+            raise ValueError(f"{place}: expected a name and a label with a space between them{other}, got {got!r}.")
         rows.append(Row(place, *fields))
     return rows
 
@@ -116,7 +116,7 @@ def parse_integer(text: str, place: str, what: str) -> int:
     """
     # beyond nine digits Python may refuse to convert, and no file has such numbers
     if not (text.isascii() and text.isdecimal() and len(text) <= 9):
-        raise ValueError(f"{place}: the {what} must be a whole number, got {_shorten(text)}.")
+        raise ValueError(f"{place}: the {what} must be a whole number, got {shorten(text, 80)!r}.")
     return int(text)
 
 
@@ -130,7 +130,7 @@ def index_label(text: str, labels: Sequence[str], place: str, base: int = 0) -> 
     if text.lower() in labels:
         return labels.index(text.lower())
     if not text.isdecimal():
-        raise ValueError(f"{place}: the label {_shorten(text)} is not among {', '.join(labels)}.")
+        raise ValueError(f"{place}: the label {shorten(text, 80)!r} is not among {', '.join(labels)}.")
     index = parse_integer(text, place, "label") - base
     if not 0 <= index < len(labels):
         raise ValueError(
@@ -145,13 +145,13 @@ def find_missing(samples: Iterable[Sample], kind: Literal["video", "image"]) -> 
     The samples whose file, or folder of frames for `"video"`, does not exist. Each parent folder is listed once, which
     is faster than to ask for every file.
     """
-    listed: dict[Path, set[str]] = {}
+    seen: dict[Path, set[str]] = {}
     missing = []
     for sample in samples:
         path = Path(sample.path)
-        if path.parent not in listed:
-            listed[path.parent] = _list_names(path.parent, kind)
-        if path.name not in listed[path.parent]:
+        if path.parent not in seen:
+            seen[path.parent] = _list_names(path.parent, kind)
+        if path.name not in seen[path.parent]:
             missing.append(sample)
     return missing
 
@@ -170,7 +170,3 @@ def _list_names(folder: Path, kind: Literal["video", "image"]) -> set[str]:
             return {entry.name for entry in entries if (entry.is_dir() if kind == "video" else entry.is_file())}
     except (FileNotFoundError, NotADirectoryError):
         return set()
-
-
-def _shorten(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ...labels import LABELS, match_name
+from ...texts_s2d import listed
 from ..sources import LabelledSamples, Sample
 from .layout import find_missing
 
@@ -143,11 +144,9 @@ class Benchmark:
             missing = find_missing(contents.samples, self.kind)
             if missing:
                 what = "folders of frames" if self.kind == "video" else "images"
-                lines = [f"{sample.name}: {sample.path}" for sample in missing[:10]]
-                if len(missing) > 10:
-                    lines.append(f"and {len(missing) - 10} more")
+                lines = listed((f"{sample.name}: {sample.path}" for sample in missing), 10, between="\n")
                 raise FileNotFoundError(
-                    f"{place}: {len(missing)} of {len(contents.samples)} {what} are missing:\n" + "\n".join(lines)
+                    f"{place}: {len(missing)} of {len(contents.samples)} {what} are missing:\n{lines}"
                 )
         return LabelledSamples(contents.samples, self.labels)
 

@@ -19,8 +19,8 @@ from s2d_hf.cli import main
 from s2d_hf.timeline import VideoTimeline
 from s2d_hf.timeline.streaming import open_stream
 
-from .face_videos import PlacedFace, draw_faces
-from .videos import write_video
+from ..face_videos import PlacedFace, draw_faces
+from ..videos import write_video
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from s2d_hf.archive import read_archive
 from s2d_hf.cli import main
 from s2d_hf.demo.limits import PageLimits
 
-from .face_videos import PlacedFace, draw_faces
-from .videos import write_video
+from ..face_videos import PlacedFace, draw_faces
+from ..videos import write_video
 
 CONSOLE_SCRIPT = Path(sys.executable).parent / "s2d-hf"
 

@@ -1,13 +1,14 @@
 """What `s2d-hf predict` prints of its results: JSON lines for programs, tables for people."""
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..texts_s2d import clock, count_of, visible
+
 if TYPE_CHECKING:
-    from .timeline import Segment, VideoTimeline, WindowScores
+    from ..timeline import Segment, VideoTimeline, WindowScores
 
 
 class JsonLines:
@@ -72,25 +73,6 @@ class Tables:
         """Errors go to stderr, once."""
 
 
-def count_of(number: int, noun: str) -> str:
-    """`1 video`, `2 videos`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def clock(seconds: float) -> str:
-    """`1:02.5`, or `1:00:02.5` from an hour on: minutes, seconds and tenths."""
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    ahead = f"{hours}:{minutes:02}" if hours else f"{minutes}"
-    return f"{ahead}:{rest // 10:02}.{rest % 10}"
-
-
-def visible(text: str) -> str:
-    """A text of one's own or others' names, in which nothing can move a terminal's cursor or colour it."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match.group()):02x}", text)
-
-
 def _segment(segment: "Segment") -> dict[str, Any]:
     return {
         "label": segment.label,
@@ -113,4 +95,4 @@ def _print_json(line: dict[str, Any]) -> None:
     print(text, flush=True)
 
 
-__all__ = ["JsonLines", "Tables", "clock", "count_of", "visible"]
+__all__ = ["JsonLines", "Tables"]

@@ -2,13 +2,13 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import Any
 
-from .labels import LABELS
+from ..labels import LABELS
+from ..precision import PRECISIONS
 
 MODEL_VARIABLE = "S2D_HF_MODEL"
-# Of the model, as [`find_precision`] takes them; here, since the command's help doesn't wait for PyTorch.
-PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 DETECTORS = "retinaface (default), yunet, sfd, blazeface or scrfd"
 
 
@@ -158,24 +158,27 @@ def check_model_path(name: str, option: str) -> None:
         raise FileNotFoundError(f"{option}: there is no file or folder {name}.")
 
 
-def hide_loading_bars() -> None:
-    """Hides transformers' bars over a model's tensors, which are loaded in a second, but not those of downloads."""
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-    from transformers.utils import logging
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `least` to `most`."""
 
-    if not are_progress_bars_disabled():
-        logging.disable_progress_bar()  # of the Hub's client, too
-        enable_progress_bars()
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least or (most is not None and number > most):
+            limits = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return number
+
+    parse.__name__ = "whole number"  # what argparse calls it in its message
+    return parse
 
 
 __all__ = [
     "MODEL_VARIABLE",
-    "PRECISIONS",
     "add_checkpoint_arguments",
     "add_model_arguments",
     "check_model_path",
     "checkpoint_settings",
     "chosen_model",
-    "hide_loading_bars",
     "model_settings",
+    "whole_number",
 ]

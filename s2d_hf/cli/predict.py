@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
-from .model_options import add_model_arguments, chosen_model, hide_loading_bars, model_settings
-from .prediction_printing import JsonLines, Tables, count_of, visible
+from ..file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
+from ..texts_s2d import count_of, listed, visible
+from .options import add_model_arguments, chosen_model, model_settings
+from .printing import JsonLines, Tables
 
 # Exit codes, beside 0 (every video was analysed, and a face was found) and argparse's 2.
 FAILED, NO_FACE = 1, 3
@@ -126,8 +127,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     if passed_over and not arguments.quiet:
         print(f"s2d-hf: {_describe_passed_over(arguments.source, passed_over)}", file=sys.stderr)
     with run.quietly():
-        from .model_sources import DEFAULT_MODEL
-        from .timeline import S2DTimeline
+        from ..model_loading import hide_loading_bars
+        from ..model_sources import DEFAULT_MODEL
+        from ..timeline import S2DTimeline
 
         hide_loading_bars()
         analyse = S2DTimeline.from_pretrained(model or DEFAULT_MODEL, **settings)
@@ -151,9 +153,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _describe_passed_over(folder: str, passed_over: dict[str, str]) -> str:
     names = [f"{visible(name)} ({reason})" for name, reason in passed_over.items()]
-    left = len(names) - _MAX_NAMES
-    listed = ", ".join(names[:_MAX_NAMES]) + (f" and {left} more" if left > 0 else "")
-    return f"passed over in {folder}: {listed}."
+    return f"passed over in {folder}: {listed(names, _MAX_NAMES)}."
 
 
 class _NobodyReads(Exception):
