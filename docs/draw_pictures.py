@@ -10,6 +10,7 @@ nothing in it is touched up. No real faces, and no result on real faces.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,12 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangl
 from PIL import Image
 
 from s2d_hf import S2DTimeline
-from s2d_hf.data.face_drawing import FaceIdentity, FacePose, Scene, draw_face
-from s2d_hf.data.synthetic_faces import SyntheticFaces
 from s2d_hf.timeline import VideoTimeline
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
+from synthetic.clips import SyntheticFaces
+from synthetic.face_drawing import draw_face
+from synthetic.face_shape import FaceIdentity, FacePose, Scene
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 

@@ -3,7 +3,11 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 LABELS: dict[str, tuple[str, ...]] = {
     "DFEW": ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),
@@ -36,6 +40,11 @@ _DOUBTS = re.compile(
     r"(?<![a-z])(?:no|not|non|without|from|on|to|for|vs|than|and|or|fine-?tuned?|transfer(?:red)?|aff-?wild|afew|sfew|caer|"
     r"casme|ck\+?|crema|emotionet|expw|fer-?2013|jaffe|kdef|mmi|oulu|ravdess|samm|smic)(?![a-z])"
 )
+
+
+def label_names(config: "PretrainedConfig") -> tuple[str, ...]:
+    """The names of a model's labels, in the order of its classes."""
+    return tuple(config.id2label[i] for i in range(config.num_labels))
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:

@@ -38,11 +38,11 @@ def test_slurm_script_launches_one_part_on_each_node(tmp_path):
     slurm = {"ARRAY_TASK_ID": "3", "GPUS_ON_NODE": "8", "NNODES": "2", "NODEID": "1", "JOB_NODELIST": "node[7-8]"}
     environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
     environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
-    command = ["bash", TRAINING / "slurm" / "train.sbatch", "training/benchmark.py", "DFEW"]
+    command = ["bash", TRAINING / "slurm" / "train.sbatch", "training/folds.py", "DFEW"]
     command += ["--data_root", "my data", "--folds", "FOLD"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     expected = shlex.split(
         "launch --multi_gpu --num_machines 2 --machine_rank 1 --num_processes 16 --main_process_ip node7 "
-        "--main_process_port 29500 --rdzv_backend c10d training/benchmark.py DFEW --data_root 'my data' --folds 3"
+        "--main_process_port 29500 --rdzv_backend c10d training/folds.py DFEW --data_root 'my data' --folds 3"
     )
     assert run.stdout.splitlines() == expected

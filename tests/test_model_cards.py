@@ -16,7 +16,7 @@ from transformers import pipeline
 
 from s2d_hf import S2DConfig, __version__
 from s2d_hf.cli import build_parser
-from s2d_hf.data.benchmarks import find_benchmark
+from s2d_hf.data.paper_datasets import find_paper_dataset
 from s2d_hf.publishing import REQUIRED_SECTIONS, check_card
 from s2d_hf.publishing.cards import find_card_problems
 from s2d_hf.trainer import read_recipe
@@ -65,7 +65,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def config_of(name: str) -> S2DConfig:
-    labels = find_benchmark(CARDS[name]).labels
+    labels = find_paper_dataset(CARDS[name]).labels
     architecture = "S2DForVideoClassification" if name in VIDEO_CARDS else "S2DForImageClassification"
     return S2DConfig(architectures=[architecture], id2label=dict(enumerate(labels)))
 
@@ -104,7 +104,7 @@ def test_metadata_survive_the_client(name):
 
 @pytest.mark.parametrize("name", VIDEO_CARDS)
 def test_figures_are_the_registered_ones_and_marked_as_the_authors(name):
-    text, benchmark = read(name), find_benchmark(CARDS[name])
+    text, benchmark = read(name), find_paper_dataset(CARDS[name])
     plain, oversampling = benchmark.reported["plain"], benchmark.reported["oversampling"]
     results = ModelCard(text).data.eval_results
     assert {result.metric_name: round(100 * result.metric_value, 4) for result in results} == {
@@ -132,7 +132,7 @@ def test_figures_are_the_registered_ones_and_marked_as_the_authors(name):
 
 @pytest.mark.parametrize("name", CARDS)
 def test_labels_and_counts_are_the_registered_ones(name):
-    text, benchmark = read(name), find_benchmark(CARDS[name])
+    text, benchmark = read(name), find_paper_dataset(CARDS[name])
     assert rows(section(text, "Labels"))[2:] == [[str(i), label] for i, label in enumerate(benchmark.labels)]
     assert f"Recognises {len(benchmark.labels)} facial expressions" in text
     data = section(text, "Training data")
@@ -164,7 +164,7 @@ def test_five_lines_are_enough(name):
 
 
 def load_benchmark_script():
-    spec = importlib.util.spec_from_file_location("benchmark_script", ROOT / "training" / "benchmark.py")
+    spec = importlib.util.spec_from_file_location("benchmark_script", ROOT / "training" / "folds.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -181,9 +181,9 @@ def test_commands_are_understood(name):
             assert parsed.command == "convert" or parsed.model == f"s2d-hf/{name}"
             assert parsed.command == "predict" or parsed.dataset == CARDS[name]
         else:
-            assert [program, *arguments[:2]] == ["accelerate", "launch", "training/benchmark.py"]
+            assert [program, *arguments[:2]] == ["accelerate", "launch", "training/folds.py"]
             parsed, more = script.parse_arguments(arguments[2:])
-            benchmark = find_benchmark(parsed.benchmark)
+            benchmark = find_paper_dataset(parsed.benchmark)
             assert benchmark.name == CARDS[name] and set(parsed.folds or ()) <= set(benchmark.folds)
             recipe = str(script.RECIPES / f"{name.removeprefix('s2d-').rstrip('78')}.yaml")
             read_recipe([recipe, "--data_root", parsed.data_root, "--use_cpu", *more], default=recipe)

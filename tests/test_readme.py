@@ -92,7 +92,7 @@ def test_commands_are_understood():
         "s2d-hf ": build_parser().parse_args,
         "accelerate launch -m s2d_hf.cli ": build_parser().parse_args,
         "accelerate launch training/train.py ": lambda argv: read_recipe([*argv, "--use_cpu"], default=""),
-        "accelerate launch training/benchmark.py ": load_script(ROOT / "training" / "benchmark.py").parse_arguments,
+        "accelerate launch training/folds.py ": load_script(ROOT / "training" / "folds.py").parse_arguments,
         "python training/publish.py ": load_script(ROOT / "training" / "publish.py").parse_arguments,
     }
     seen = set()

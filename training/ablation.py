@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from synthetic.recipe import draw_data
 
 from s2d_hf import S2DImageProcessor
 from s2d_hf.trainer.recipes import Recipe, read_recipe
@@ -97,6 +98,7 @@ def run_variant(recipe_file: str, name: str, seed: int, folder: Path) -> StageRe
         recipe.stages = [stage for stage in recipe.stages if stage.name != "landmarks"]
         recipe.stages[0].model.landmark_encoder = str(full / "landmarks")
         VARIANTS[name](recipe, full)
+    draw_data(recipe)
     return run_recipe(recipe)[-1]
 
 

@@ -10,6 +10,8 @@ Errors are one line; --debug prints their traceback before it.
 import sys
 from pathlib import Path
 
+from synthetic.recipe import draw_data
+
 from s2d_hf.trainer.recipes import read_recipe
 from s2d_hf.trainer.script_errors import ends_in_one_line, take_debug
 from s2d_hf.trainer.stages import run_recipe
@@ -21,7 +23,9 @@ def main() -> None:
     """Runs the training."""
     arguments, debug = take_debug(sys.argv[1:])
     with ends_in_one_line("train.py", debug=debug):
-        run_recipe(read_recipe(arguments, default=DEFAULT_RECIPE))
+        recipe = read_recipe(arguments, default=DEFAULT_RECIPE)
+        draw_data(recipe)
+        run_recipe(recipe)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,14 @@
 """Emotion anchors: queues of reference clips whose predictions soften ambiguous labels (paper section 3.4)."""
 
+import os
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
+
+# the file of a checkpoint
+ANCHORS_NAME = "emotion_anchors.safetensors"
 
 
 class EmotionAnchors(nn.Module):
@@ -160,3 +167,20 @@ class EmotionAnchors(nn.Module):
             behind[labels.long(), rank] = new.to(old.dtype)
             old.copy_(torch.cat((old, behind), dim=1)[classes, kept])
         self.counts.copy_((self.counts + added).clamp(max=queue_size))
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the queues into a checkpoint's folder."""
+        save_file(self.state_dict(), Path(folder, ANCHORS_NAME))
+
+    def load(self, folder: str | os.PathLike) -> None:
+        """
+        Takes over what [`save`] wrote.
+
+        Raises:
+            FileNotFoundError: if the folder has no anchors.
+            ValueError: if they are of other sizes.
+        """
+        anchors = load_file(Path(folder, ANCHORS_NAME))
+        if {name: x.shape for name, x in anchors.items()} != {name: x.shape for name, x in self.named_buffers()}:
+            raise ValueError(f"{folder} has emotion anchors of another `anchor_queue_size` or other labels.")
+        self.load_state_dict(anchors)

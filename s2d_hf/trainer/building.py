@@ -32,10 +32,11 @@ from ..data import (
     from_hub,
     from_table,
 )
-from ..data.benchmarks import find_benchmark
+from ..data.paper_datasets import find_paper_dataset
 from ..downloads import find_landmark_file, is_reachable
 from ..file_names_s2d import is_url
 from ..image_processing_s2d import S2DImageProcessor
+from ..labels import label_names
 from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME, LandmarkEncoder
 from ..model_sources import find_model, is_checkpoint
 from ..modeling_s2d import S2DForImageClassification, S2DForVideoClassification
@@ -131,7 +132,7 @@ def _read_stage_samples(
 ) -> Iterator[tuple[str, LabelledSamples]]:
     """What each part is for, and its samples."""
     if data.benchmark is not None:
-        benchmark = find_benchmark(data.benchmark)
+        benchmark = find_paper_dataset(data.benchmark)
         if benchmark.kind != kind:
             raise ValueError(f"{benchmark.name} has {benchmark.kind}s, and the {stage} stage needs {kind}s.")
         for name in benchmark.splits:
@@ -433,11 +434,6 @@ def load_for_evaluation(stage: StageArguments) -> PreTrainedModel:
     return model
 
 
-def label_names(config: S2DConfig) -> tuple[str, ...]:
-    """A model's labels in the order of their indices."""
-    return tuple(config.id2label[i] for i in sorted(config.id2label))
-
-
 def build_processors(config: S2DConfig, encoder: LandmarkEncoder | None) -> dict[str, Any]:
     """The processors for a model's `"image"`s and `"video"`s; without the encoder where the model has no prompters."""
     if config.prompt_type == "none":
@@ -507,7 +503,6 @@ __all__ = [
     "check_classes",
     "fields_named",
     "find_start",
-    "label_names",
     "load_for_evaluation",
     "load_landmark_encoder",
     "load_samples",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import broadcast
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
@@ -20,6 +21,7 @@ from .checkpoints import write_checksums
 from .finite import FiniteCallback, check_weights
 from .samplers import EpochCallback
 
+POINTS_FILE = "points.npz"
 # Which of the iBUG 68 points each one becomes in a mirrored face.
 MIRRORED_LANDMARKS = (
     *range(16, -1, -1),  # jaw
@@ -133,6 +135,34 @@ def mirror_landmarks(landmarks: torch.Tensor) -> torch.Tensor:
     """
     mirrored = landmarks[..., list(MIRRORED_LANDMARKS), :]
     return torch.stack((1 - mirrored[..., 0], mirrored[..., 1]), dim=-1)
+
+
+def read_still_points(folder: str | Path) -> tuple[list[Path], np.ndarray]:
+    """
+    Stills whose landmarks are known, as training/synthetic/dataset.py writes them: images, and `points.npz` with their
+    `files` and `points`.
+
+    Args:
+        folder (`str` or `Path`): Of one split.
+
+    Returns:
+        `list[Path]` of `n` images, and `np.ndarray` of shape `(n, 68, 2)`, float32: the points of each in iBUG order,
+        (x, y) as fractions of the frame.
+
+    Raises:
+        FileNotFoundError: if the folder holds no `points.npz`.
+    """
+    path = Path(folder) / POINTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no landmarks of stills in {folder}: no file {POINTS_FILE}.")
+    with np.load(path, allow_pickle=False) as content:
+        return [Path(folder) / name for name in content["files"].tolist()], content["points"]
+
+
+def size_of_stills(files: Sequence[Path]) -> int:
+    """Height and width of the stills, in pixels, as the first one has it."""
+    with Image.open(files[0]) as image:
+        return image.height
 
 
 def normalized_mean_error(predictions: np.ndarray, landmarks: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ..data.augmentation import FILL, INTERPOLATIONS, ORDERS
-from ..data.benchmarks import BENCHMARKS, find_benchmark
+from ..data.paper_datasets import PAPER_DATASETS, find_paper_dataset
 from ..labels import LABELS
 from .arguments import S2DTrainingArguments
 from .option_parser import OptionParser
@@ -88,7 +88,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Train and test on a data set of the paper, in the layout in which it is distributed: "
-            f"{', '.join(BENCHMARKS)}. Instead of `train_data` and `test_data`."
+            f"{', '.join(PAPER_DATASETS)}. Instead of `train_data` and `test_data`."
         },
     )
     data_root: str | None = field(default=None, metadata={"help": "The folder of the `benchmark`'s data."})
@@ -179,7 +179,7 @@ class DataArguments:
                 f"`augmentation_fill` must be red, green and blue, 0 to 255, got {self.augmentation_fill}."
             )
         if self.benchmark is not None:
-            self.benchmark = find_benchmark(self.benchmark).name
+            self.benchmark = find_paper_dataset(self.benchmark).name
             if self.data_root is None:
                 raise ValueError(f"`data_root` is missing: the folder of {self.benchmark}.")
             if self.train_data is not None or self.test_data is not None:

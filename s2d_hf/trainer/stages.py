@@ -1,12 +1,10 @@
 """Runs a recipe: landmark encoder, image model, video model, and what there is to say about them."""
 
 import copy
-import inspect
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..configuration_s2d import S2DConfig
 from ..data import CachedClips, ClipCollator, ClipDataset, LabelledSamples
-from ..data.synthetic_faces import SYNTHETIC_LABELS, read_still_points, write_synthetic_dataset
 from ..image_processing_s2d import S2DImageProcessor
+from ..labels import label_names
 from ..landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder
 from ..metrics import ClassificationReport, classification_report, compute_metrics_fn, plot_confusion_matrix
 from ..modeling_s2d import S2DForVideoClassification
+from ..publishing.card_filling import write_model_card
 from .building import (
     build_dataset,
     build_model,
@@ -30,7 +29,6 @@ from .building import (
     check_classes,
     fields_named,
     find_start,
-    label_names,
     load_for_evaluation,
     load_landmark_encoder,
     load_stage_samples,
@@ -38,8 +36,7 @@ from .building import (
     stage_kind,
 )
 from .checkpoints import check_checkpoint, find_last_checkpoint
-from .landmark_training import LandmarkPointsDataset, train_landmark_encoder
-from .model_card import write_model_card
+from .landmark_training import LandmarkPointsDataset, read_still_points, size_of_stills, train_landmark_encoder
 from .probes import probe_landmarks
 from .provenance import provenance
 from .recipes import LANDMARK_STAGE, Recipe, RunArguments, StageArguments
@@ -47,8 +44,6 @@ from .settings import describe_settings, find_differences
 from .trainer import S2DTrainer
 
 METRICS_NAME = "metrics.json"
-SYNTHETIC_DATA_NAME = "synthetic talking faces (drawn, no real faces)"
-_SYNTHETIC_ARGUMENTS_NAME = "arguments.json"
 _PROBES = {"landmark points": "landmark_points", "landmark features": "landmark_features"}
 _PARTS = ("train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev")
 
@@ -84,8 +79,8 @@ def run_recipe(recipe: Recipe) -> list[StageResult]:
     run = recipe.run
     if recipe.output_dir.exists() and not recipe.output_dir.is_dir():
         raise NotADirectoryError(f"`output_dir` must be a folder, and {recipe.output_dir} is a file.")
-    if run.synthetic_data is not None:
-        _use_synthetic_data(recipe)
+    if run.synthetic_data is not None and any(stage.data.train_data is None for stage in recipe.stages):
+        raise ValueError("`synthetic_data` are drawn by training/train.py, which belongs to the repository: use that.")
     for stage in recipe.stages[1:]:  # the first one's is read at once
         if stage.name != LANDMARK_STAGE and not run.evaluate_only:
             name_samples(stage)
@@ -515,48 +510,6 @@ def _resumes(given: str | None) -> bool:
     return given is not None and given.lower() != "false"
 
 
-def _use_synthetic_data(recipe: Recipe) -> None:
-    """Draws the data set unless it is there, and makes it the data of all stages that name none."""
-    for data in (stage.data for stage in recipe.stages):
-        if data.train_data is None and data.test_data is not None:
-            raise ValueError("`synthetic_data` draws `train_data` and `test_data`: name both of these, or neither.")
-    arguments = dict(recipe.run.synthetic_data or {})
-    arguments.setdefault("seed", recipe.stages[-1].training.seed)
-    root = Path(arguments.pop("root", recipe.output_dir / "data"))
-    state = PartialState()
-    if state.is_main_process:
-        progress = _shows_progress(recipe.stages[-1])
-        _write_synthetic_data(root, arguments, progress)
-    state.wait_for_everyone()
-    for stage in recipe.stages:
-        base = root if stage.name == "dynamic" else root / "stills"
-        if stage.data.train_data is None:
-            stage.data.train_data, stage.data.test_data = str(base / "train"), str(base / "test")
-            stage.data.labels, stage.data.data_name = list(SYNTHETIC_LABELS), SYNTHETIC_DATA_NAME
-            stage.data.check_data = False  # it was written just now
-
-
-def _write_synthetic_data(root: Path, arguments: dict[str, Any], progress: bool) -> None:
-    record = root / _SYNTHETIC_ARGUMENTS_NAME
-    if record.is_file():
-        if json.loads(record.read_text(encoding="utf-8")) == arguments:
-            _say(f"The data in {root} are those of the recipe.")
-            return
-        raise ValueError(f"{root} holds synthetic data of other arguments: remove it, or take another `output_dir`.")
-    if root.exists():
-        raise FileExistsError(f"{root} exists and is no synthetic data set: remove it, or take another `output_dir`.")
-    # a name of its own until it is whole
-    partial = root.with_name(root.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    try:
-        write_synthetic_dataset(partial, progress=progress, **arguments)
-    except TypeError as error:
-        raise ValueError(f"`synthetic_data`: {error}") from error
-    (partial / record.name).write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
-    partial.rename(root)
-
-
 def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
     """Trains a landmark encoder on the known points of the stills; returns the folder of a processor with it."""
     folder = Path(stage.training.output_dir)
@@ -570,11 +523,12 @@ def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
     except (TypeError, ValueError) as error:
         raise ValueError(f"`new_landmark_encoder`: {error}") from error
     datasets = {}
-    size = (run.synthetic_data or {}).get("image_size", _default_of(write_synthetic_dataset, "image_size"))
     for name, root in (("train", stage.data.train_data), ("test", stage.data.test_data)):
         augmentation = {"flip_probability": 0.5, "jitter": 0.2, "seed": stage.training.seed} if name == "train" else {}
         files, points = read_still_points(root)
-        datasets[name] = LandmarkPointsDataset(files, points, size, **augmentation, progress=_shows_progress(stage))
+        datasets[name] = LandmarkPointsDataset(
+            files, points, size_of_stills(files), **augmentation, progress=_shows_progress(stage)
+        )
     stage.training.resume_from_checkpoint = _find_checkpoint(stage.training.resume_from_checkpoint, folder, {})
     _begin(stage)
     metrics = train_landmark_encoder(encoder, datasets["train"], datasets["test"], args=stage.training)
@@ -583,10 +537,6 @@ def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
         S2DImageProcessor(landmark_encoder=encoder).save_pretrained(folder)
     _finish(folder, metrics)
     return folder
-
-
-def _default_of(function: Callable, argument: str) -> Any:
-    return inspect.signature(function).parameters[argument].default
 
 
 def _shows_progress(stage: StageArguments) -> bool:

@@ -4,35 +4,30 @@ import copy
 import json
 import math
 import os
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput, has_length
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput, has_length
 from transformers.utils import logging
 
 from ..classification_loss_s2d import classification_loss
-from ..data import RandomErasing, mixup_cutmix
-from ..image_processing_s2d import S2DImageProcessor
+from ..data import RandomErasing
 from ..losses import EmotionAnchors
-from ..modeling_s2d import S2DClassifierOutput
-from ..publishing import publish_folder
-from ..video_processing_s2d import S2DVideoProcessor
+from ..losses.emotion_anchors import ANCHORS_NAME
 from .arguments import S2DTrainingArguments
+from .batches import BatchPreparation, average_views, distinct_views
 from .checkpoints import check_checkpoint, find_fault_of_weights, find_last_checkpoint, write_checksums
 from .finite import FiniteCallback, NotFiniteError, check_batch, check_weights
 from .parameter_groups import decay_by_layer
+from .pushing import HubUpload
 from .samplers import ClassBalancedSampler, EpochCallback
 from .settings import SETTINGS_NAME
 from .starting_weights import check_resumed
@@ -40,39 +35,7 @@ from .weight_average import WeightAverage
 
 logger = logging.get_logger(__name__)
 
-ANCHORS_NAME = "emotion_anchors.safetensors"
 AVERAGE_NAME = "ema.safetensors"
-# what pushes during the training may have put there, to resume from
-_PUSHED_CHECKPOINTS = ("last-checkpoint/*", f"{PREFIX_CHECKPOINT_DIR}-*/*")
-# what an image and a video processor of one model have in common
-_SHARED_SETTINGS = (
-    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
-    "image_mean", "image_std", "do_landmarks", "do_crop_faces", "face_detector", "face_margin",
-)  # fmt: skip
-
-
-def _distinct_views(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Which views `(batch_size, num_views, ...)` of videos are not the same picture as an earlier one of their video, a
-    mask `(batch_size, num_views)`; and for every view the index of the one like it among those that the mask selects.
-    """
-    numbers = torch.arange(frames.shape[1], device=frames.device)
-    first_like_it = numbers.repeat(len(frames), 1)
-    for view in range(1, len(numbers)):
-        for earlier in reversed(range(view)):
-            is_same = (frames[:, view] == frames[:, earlier]).flatten(1).all(dim=1)
-            first_like_it[is_same, view] = earlier
-    is_distinct = first_like_it == numbers
-    places = is_distinct.flatten().cumsum(dim=0).view_as(is_distinct) - 1
-    return is_distinct, places.gather(1, first_like_it)
-
-
-def _average_views(outputs: S2DClassifierOutput, views: torch.Tensor) -> S2DClassifierOutput:
-    """The outputs of clips to one for each video; `views` `(batch_size, num_views)` are the indices of its clips."""
-    scores = outputs.logits.float().softmax(dim=-1)[views].mean(dim=1)
-    # the logarithm of 0 would be infinite
-    scores = scores.clamp(min=torch.finfo(scores.dtype).tiny)
-    return S2DClassifierOutput(logits=scores.log(), pooler_output=outputs.pooler_output[views].mean(dim=1))
 
 
 class _TrainingHooks(TrainerCallback):
@@ -107,7 +70,7 @@ class _TrainingHooks(TrainerCallback):
         self.trainer._update_anchors_after_step()
 
 
-class S2DTrainer(Trainer):
+class S2DTrainer(BatchPreparation, HubUpload, Trainer):
     """
     transformers' Trainer with what S2D's training needs. Everything that Trainer does stays.
 
@@ -289,115 +252,8 @@ class S2DTrainer(Trainer):
     def _check_weights(self) -> None:
         check_weights(self.model.named_parameters(), f"After step {self.state.global_step}")
 
-    def create_model_card(self, *args, **kwargs) -> None:
-        """[`~transformers.Trainer.create_model_card`], unless the output folder has a card already."""
-        if Path(self.args.output_dir, "README.md").is_file():
-            return
-        config = self.model.config
-        start = config.name_or_path
-        try:
-            validate_repo_id(start)
-        except HFValidationError:
-            # a path; one to a folder that is there is not named
-            config.name_or_path = self.args.output_dir
-        try:
-            super().create_model_card(*args, **kwargs)
-        finally:
-            config.name_or_path = start
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        version: str | None = None,
-        **kwargs,
-    ) -> CommitInfo | Future | None:
-        """
-        Saves the model, checks its folder as [`~s2d_hf.publishing.publish_folder`] does, and uploads in one commit
-        what belongs to it: no `training_args.bin`, checkpoints or logs. Of a model card that is not complete, a
-        warning lists what is missing; everything else that is wrong keeps the folder from being uploaded.
-
-        Args:
-            version (`str`, *optional*): The semantic version that the commit is tagged with: `0.1.0` gives `v0.1.0`.
-            commit_message, blocking, token, revision, kwargs: As for [`~transformers.Trainer.push_to_hub`].
-
-        Returns:
-            The commit, or with `blocking=False` a `Future` of it; `None` in processes beside the main one.
-
-        Raises:
-            ValueError: if the folder has problems (all are listed), or `version` is malformed.
-            PublishingError: if the repository holds another architecture, other labels or the version already, or
-                can't be written.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        token = token if token is not None else self.args.hub_token
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        folder = Path(self.args.output_dir)
-        self._save_other_processor(folder)
-        tags = kwargs.get("tags") or []
-        tags = [tags] if isinstance(tags, str) else list(tags)
-        kwargs["tags"] = list(dict.fromkeys([*tags, *(getattr(self.model, "model_tags", None) or ())])) or None
-        self.create_model_card(**({"model_name": self.hub_model_id.split("/")[-1]} | kwargs))
-        self._finish_current_push()
-        keeps = self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
-        result = publish_folder(
-            folder,
-            self.hub_model_id,
-            version=version,
-            token=token,
-            revision=revision if revision is not None else self.args.hub_revision,
-            commit_message=commit_message,
-            leave_out_strays=True,
-            keep=_PUSHED_CHECKPOINTS if keeps else (),
-            allow_missing=True,
-            blocking=blocking,
-            say=logger.info,
-        )
-        if result.report.missing:
-            listed = "\n".join(f"- {problem}" for problem in result.report.missing)
-            logger.warning(f"{self.hub_model_id} is uploaded as a draft; this is still missing:\n{listed}")
-        for warning in result.report.warnings:
-            logger.warning(f"{self.hub_model_id}: {warning}")
-        return result.commit
-
-    def _save_other_processor(self, folder: Path) -> None:
-        """Image and video pipelines both want a processor; the trainer has one. One that is there is kept."""
-        processor = self.processing_class
-        is_video = isinstance(processor, S2DVideoProcessor)
-        name = "preprocessor_config.json" if is_video else "video_preprocessor_config.json"
-        if (folder / name).is_file():
-            return
-        saved = processor.to_dict()
-        settings = {key: saved[key] for key in _SHARED_SETTINGS if saved.get(key) is not None}
-        settings["landmark_encoder"] = processor.landmark_encoder
-        if is_video:
-            S2DImageProcessor(**settings).save_pretrained(folder)
-        else:
-            S2DVideoProcessor(**settings, num_frames=self.model.config.num_frames).save_pretrained(folder)
-
     def _averaged_weights(self) -> AbstractContextManager[None]:
         return nullcontext() if self.weight_average is None else self.weight_average.applied_to(self.model)
-
-    def prepare_pixels(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 `frames` to the float `pixel_values` of the same shape that the model takes."""
-        return self.processing_class.normalise_frames(frames)
-
-    def model_inputs(
-        self, pixel_values: torch.Tensor, landmark_features: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """`pixel_values` and, where the model wants them, their landmark features, computed if they are not given."""
-        if self.model.config.prompt_type == "none":
-            return {"pixel_values": pixel_values}
-        if landmark_features is not None:
-            return {"pixel_values": pixel_values, "landmark_features": landmark_features.to(pixel_values)}
-        processor = self._training_processor if self.model.training else self.processing_class
-        return {"pixel_values": pixel_values, **processor.compute_landmarks(pixel_values)}
 
     def compute_loss(
         self,
@@ -410,7 +266,7 @@ class S2DTrainer(Trainer):
         frames, labels, features = inputs["frames"], inputs["labels"], inputs.get("landmark_features")
         views = None
         if frames.ndim == 6:
-            is_distinct, views = _distinct_views(frames)
+            is_distinct, views = distinct_views(frames)
             frames = frames[is_distinct]
             features = None if features is None else features[is_distinct]
         pixels = self.prepare_pixels(frames)
@@ -421,7 +277,7 @@ class S2DTrainer(Trainer):
             pixels, targets = self._erase_and_mix(pixels, labels)
         outputs = model(**self.model_inputs(pixels, features))
         if views is not None:
-            outputs = _average_views(outputs, views)
+            outputs = average_views(outputs, views)
         loss = classification_loss(outputs.logits, targets, self.model.config)
         if model.training and self.anchors is not None:
             weight = self.anchor_schedule.weight(self._epoch(), self._num_epochs)
@@ -465,43 +321,6 @@ class S2DTrainer(Trainer):
         starts_full = bool(self.anchors.ready.all())
         for problem in self.anchor_schedule.find_idle(self._num_epochs, samples, self.anchors.queue_size, starts_full):
             logger.warning(f"Emotion anchors: {problem}.")
-
-    def _batch_generator(self) -> torch.Generator:
-        # every process erases and mixes in its own way; resuming needs no state that is not in a checkpoint
-        entropy = (self.args.seed, self.args.process_index, self.state.global_step, self._micro_step)
-        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-    def _refuse_changes_of_pixels(self) -> None:
-        changes = ("mixup_alpha", "cutmix_alpha", "random_erasing_prob")
-        given = [f"`{name}`" for name in changes if getattr(self.args, name)]
-        if given and self.model.config.prompt_type != "none":
-            raise ValueError(
-                f"The data set gives landmark features, which can't be used where pixels are changed: set "
-                f"{', '.join(given)} to 0, or train without cached features."
-            )
-
-    def _erase_and_mix(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        generator = self._batch_generator()
-        pixels = self._erase(pixels, generator)
-        smoothing = self.args.label_smoothing_factor
-        if not (self.args.mixup_alpha or self.args.cutmix_alpha or smoothing):
-            return pixels, labels
-        one_hot = nn.functional.one_hot(labels.long(), self.model.config.num_labels).float()
-        return mixup_cutmix(
-            pixels,
-            one_hot,
-            mixup_alpha=self.args.mixup_alpha,
-            cutmix_alpha=self.args.cutmix_alpha,
-            switch_prob=self.args.mixup_switch_prob,
-            label_smoothing=smoothing,
-            generator=generator,
-        )
-
-    def _erase(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        if self.erasing.p == 0:
-            return pixels
-        return torch.stack([self.erasing(clip, generator) for clip in pixels])
 
     def _update_anchors(self, model: nn.Module, inputs: dict[str, Any]) -> None:
         if "clean_frames" not in inputs:
@@ -602,7 +421,7 @@ class S2DTrainer(Trainer):
             if self.settings:
                 (folder / SETTINGS_NAME).write_text(json.dumps(self.settings, indent=1) + "\n", encoding="utf-8")
             if self.anchors is not None:
-                save_file(self.anchors.state_dict(), folder / ANCHORS_NAME)
+                self.anchors.save(folder)
             if self.weight_average is not None:
                 save_file(self.weight_average.state_dict(), folder / AVERAGE_NAME)
         self._writes_checkpoint = True
@@ -622,12 +441,7 @@ class S2DTrainer(Trainer):
         check_resumed(self.model, resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.anchors is not None:
-            anchors = load_file(os.path.join(resume_from_checkpoint, ANCHORS_NAME))
-            if {name: x.shape for name, x in anchors.items()} != {n: x.shape for n, x in self.anchors.named_buffers()}:
-                raise ValueError(
-                    f"{resume_from_checkpoint} has emotion anchors of another `anchor_queue_size` or other labels."
-                )
-            self.anchors.load_state_dict(anchors)
+            self.anchors.load(resume_from_checkpoint)
         if self.args.ema_decay is not None:
             self.weight_average = WeightAverage(self.model, self.args.ema_decay)
             self.weight_average.load_state_dict(load_file(os.path.join(resume_from_checkpoint, AVERAGE_NAME)))

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from synthetic.dataset import write_synthetic_dataset
+from synthetic.face_drawing import draw_face
+from synthetic.face_shape import EXPRESSION_PARAMETERS, FaceIdentity, FacePose, Scene
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-from s2d_hf.data.face_drawing import EXPRESSION_PARAMETERS, FaceIdentity, FacePose, Scene, draw_face
-from s2d_hf.data.synthetic_faces import read_still_points, write_synthetic_dataset
 from s2d_hf.frames_s2d import read_image, to_rgb
 from s2d_hf.landmark_encoders_s2d import (
     LANDMARK_WEIGHTS_NAME,
@@ -30,6 +31,7 @@ from s2d_hf.trainer.landmark_training import (
     LandmarkPointsDataset,
     mirror_landmarks,
     normalized_mean_error,
+    read_still_points,
     train_landmark_encoder,
 )
 from tests.trainer.frames_dataset import SmallLandmarkEncoder

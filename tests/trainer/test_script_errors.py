@@ -19,7 +19,7 @@ import torch
 from s2d_hf.trainer import S2DTrainingArguments, script_errors
 from s2d_hf.trainer.recipes import DataArguments, ModelArguments, RunArguments
 from s2d_hf.trainer.script_errors import ends_in_one_line, take_debug
-from tests.data.benchmarks import miniatures
+from tests.data.paper_layouts import miniatures
 from tests.videos import counting_frames, write_video
 
 from .small_image_model import write_image_model

@@ -11,16 +11,25 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from synthetic.clips import SYNTHETIC_LABELS
+from synthetic.recipe import draw_data
 from transformers import pipeline
 
 from s2d_hf import S2DForImageClassification, S2DForVideoClassification, S2DVideoProcessor
 from s2d_hf.data import from_class_folders
-from s2d_hf.data.synthetic_faces import SYNTHETIC_LABELS
 from s2d_hf.metrics import classification_report
-from s2d_hf.trainer.recipes import read_recipe
-from s2d_hf.trainer.stages import _short_name, chance_scores, format_table, name_data, run_recipe
+from s2d_hf.trainer.recipes import Recipe, read_recipe
+from s2d_hf.trainer.stages import StageResult, _short_name, chance_scores, format_table, name_data, run_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def draw_and_run(recipe: Recipe) -> list[StageResult]:
+    """As training/train.py does."""
+    draw_data(recipe)
+    return run_recipe(recipe)
+
+
 SMALL = [
     "--synthetic_data",
     json.dumps({
@@ -124,7 +133,7 @@ def test_a_finished_run_is_not_trained_again_when_resumed(run, tmp_path, capsys)
     (again / "dynamic" / "metrics.json").unlink()
     before = (again / "static" / "model.safetensors").stat().st_mtime_ns
     arguments = ["--output_dir", str(again), *SMALL, "--resume_from_checkpoint", "true", "--disable_tqdm", "true"]
-    run_recipe(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
+    draw_and_run(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
     printed = capsys.readouterr().out
     assert "The landmark encoder is trained" in printed and "The static stage is finished" in printed
     assert (again / "static" / "model.safetensors").stat().st_mtime_ns == before
@@ -147,7 +156,7 @@ def test_a_stage_that_breaks_off_does_not_look_finished(broken, run, tmp_path, m
     monkeypatch.setattr(f"s2d_hf.trainer.stages.{name}", fail)
     arguments = ["--output_dir", str(again), *SMALL, "--max_steps", "1", "--disable_tqdm", "true"]
     with pytest.raises(RuntimeError, match="power cut"):
-        run_recipe(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
+        draw_and_run(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
     assert not (again / broken / "metrics.json").exists()
 
 
@@ -159,11 +168,11 @@ def test_a_run_that_does_not_begin_leaves_what_there_was(run, tmp_path):
     metrics = {name: (again / name / "metrics.json").read_bytes() for name in ("static", "dynamic")}
     options = ["--output_dir", str(again), *SMALL[4:], "--stage", "static", "--train_data", "./nowhere"]
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        run_recipe(read_recipe([*options, "--output_dir", str(again / "static")], default=""))
+        draw_and_run(read_recipe([*options, "--output_dir", str(again / "static")], default=""))
     model = str(again / "dynamic")
     options = ["--stage", "dynamic", "--evaluate_only", "true", "--model_name_or_path", model, "--output_dir", model]
     with pytest.raises(ValueError, match="`output_dir` is the model's own folder"):
-        run_recipe(read_recipe([*options, "--test_data", str(again / "data" / "test"), "--use_cpu"], default=""))
+        draw_and_run(read_recipe([*options, "--test_data", str(again / "data" / "test"), "--use_cpu"], default=""))
     assert metrics == {name: (again / name / "metrics.json").read_bytes() for name in ("static", "dynamic")}
 
 
@@ -176,13 +185,13 @@ def test_another_run_does_not_go_on_from_old_checkpoints(run, tmp_path, capsys):
     options = ["--stage", "static", "--output_dir", str(again / "new"), *SMALL[4:], "--save_strategy", "steps"]
     options += ["--landmark_encoder", str(again / "landmarks"), "--train_data", str(again / "data/stills/train")]
     options += ["--save_steps", "2", "--max_steps", "2", "--disable_tqdm", "true"]
-    run_recipe(read_recipe(options, default=recipe))
+    draw_and_run(read_recipe(options, default=recipe))
     with pytest.raises(ValueError, match=r"has checkpoints of an earlier run \(checkpoint-2\): go on from them with"):
-        run_recipe(read_recipe([*options, "--learning_rate", "1e-3"], default=recipe))
+        draw_and_run(read_recipe([*options, "--learning_rate", "1e-3"], default=recipe))
     (again / "new" / "metrics.json").unlink()
     capsys.readouterr()
     more = ["--learning_rate", "1e-3", "--max_steps", "4", "--resume_from_checkpoint", "true"]
-    run_recipe(read_recipe([*options, *more], default=recipe))
+    draw_and_run(read_recipe([*options, *more], default=recipe))
     printed = capsys.readouterr().out
     assert (
         "was written with another `learning_rate`: " in printed
@@ -196,7 +205,7 @@ def test_mistakes_in_a_later_stages_data_are_told_first(run, tmp_path):
     options = ["--output_dir", str(tmp_path), *SMALL[4:], "--landmark_encoder", str(folder / "landmarks")]
     options += ["--static.train_data", str(folder / "data/stills/train"), "--dynamic.train_data", "./nowhere"]
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        run_recipe(read_recipe([*options, "--stage", "both"], default=""))
+        draw_and_run(read_recipe([*options, "--stage", "both"], default=""))
     assert not (tmp_path / "static").exists()
 
 
@@ -207,15 +216,23 @@ def test_stages_after_one_that_is_trained_anew_are_trained_anew(run, tmp_path):
     (again / "static" / "metrics.json").write_bytes(b"")  # as a machine that lost power leaves it
     before = (again / "dynamic" / "model.safetensors").stat().st_mtime_ns
     arguments = ["--output_dir", str(again), *SMALL, "--resume_from_checkpoint", "true", "--max_steps", "1"]
-    run_recipe(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
+    draw_and_run(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
     assert (again / "dynamic" / "model.safetensors").stat().st_mtime_ns > before
+
+
+def test_synthetic_data_are_drawn_by_the_script(tmp_path):
+    recipe = read_recipe(
+        ["--output_dir", str(tmp_path), *SMALL], default=str(ROOT / "training/recipes/synthetic.yaml")
+    )
+    with pytest.raises(ValueError, match=r"`synthetic_data` are drawn by training/train\.py"):
+        run_recipe(recipe)
 
 
 def test_other_synthetic_data_are_not_taken_for_these(run):
     folder, _ = run
     arguments = ["--output_dir", str(folder), *SMALL, "--seed", "2"]
     with pytest.raises(ValueError, match=r"data holds synthetic data of other arguments"):
-        run_recipe(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
+        draw_and_run(read_recipe(arguments, default=ROOT / "training" / "recipes" / "synthetic.yaml"))
 
 
 def test_chance_and_table():

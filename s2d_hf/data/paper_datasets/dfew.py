@@ -5,7 +5,7 @@ from pathlib import Path
 from ...labels import LABELS
 from ..sources import Sample
 from .layout import Row, find_file, find_folder, parse_integer, read_labels_csv
-from .registry import AuthorsScores, Benchmark, ExpectedCounts, SplitContents, register
+from .registry import AuthorsScores, ExpectedCounts, PaperDataset, SplitContents, register
 
 LAST_LABEL = len(LABELS["DFEW"])
 
@@ -72,7 +72,7 @@ NUM_TEST = {"1": 2_341, "2": 2_341, "3": 2_340, "4": 2_339, "5": 2_336}
 TRAIN_LABELS_OF_SET_1 = dict(zip(LABELS["DFEW"], (1_956, 1_515, 2_135, 1_738, 1_175, 116, 721), strict=True))
 
 DFEW = register(
-    Benchmark(
+    PaperDataset(
         name="DFEW",
         kind="video",
         reader=read_dfew,

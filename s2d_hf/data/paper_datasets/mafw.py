@@ -5,7 +5,7 @@ from pathlib import Path
 from ...labels import LABELS
 from ..sources import Sample
 from .layout import find_file, find_folder, index_label, parse_integer, read_labels
-from .registry import AuthorsScores, Benchmark, ExpectedCounts, SplitContents, register
+from .registry import AuthorsScores, ExpectedCounts, PaperDataset, SplitContents, register
 
 FRAMES = ("frames_crop_align_224", "data/frames/frames_crop_align_224")
 # of the authors of S2D, as distributed, as others unpack it, and right in the root
@@ -50,7 +50,7 @@ NUM_TRAIN = {"1": (7_333, 857), "2": (7_335, 857), "3": (7_339, 858), "4": (7_34
 NUM_TEST = {"1": (1_839, 215), "2": (1_837, 215), "3": (1_833, 214), "4": (1_832, 214), "5": (1_831, 214)}
 
 MAFW = register(
-    Benchmark(
+    PaperDataset(
         name="MAFW",
         kind="video",
         reader=read_mafw,

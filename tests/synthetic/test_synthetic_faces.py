@@ -5,24 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic.clips import SYNTHETIC_LABELS, SyntheticFaces, label_expression
+from synthetic.dataset import write_synthetic_dataset
+from synthetic.face_drawing import draw_face
+from synthetic.face_shape import EXPRESSION_PARAMETERS, FaceIdentity, FacePose, Scene, project, shape_points
 
-from s2d_hf.data.face_drawing import (
-    EXPRESSION_PARAMETERS,
-    FaceIdentity,
-    FacePose,
-    Scene,
-    draw_face,
-    project,
-    shape_points,
-)
-from s2d_hf.data.synthetic_faces import (
-    SYNTHETIC_LABELS,
-    SyntheticFaces,
-    label_expression,
-    read_still_points,
-    write_synthetic_dataset,
-)
 from s2d_hf.frames_s2d import read_image, to_rgb
+from s2d_hf.trainer.landmark_training import read_still_points
 from s2d_hf.video_reading_s2d import read_video
 
 FADING_PAIRS = (("happy", "happy_fading"), ("surprise", "surprise_fading"))

@@ -1,4 +1,4 @@
-"""Miniatures of the benchmarks, in their layouts, through recipes and the benchmark script."""
+"""Miniatures of the benchmarks, in their layouts, through recipes and training/folds.py."""
 
 import copy
 import json
@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from s2d_hf import S2DForImageClassification, S2DForVideoClassification
-from s2d_hf.data.benchmarks import BENCHMARKS, find_benchmark
+from s2d_hf.data.paper_datasets import PAPER_DATASETS, find_paper_dataset
+from s2d_hf.metrics.fold_report import build_report, collect_results, format_report
 from s2d_hf.trainer import read_recipe, run_recipe
-from s2d_hf.trainer.benchmark_report import build_report, collect_results, format_report
-from tests.data.benchmarks import miniatures
+from tests.data.paper_layouts import miniatures
 
 from .small_image_model import write_image_model
 
@@ -38,18 +38,18 @@ def recipe_of(name: str) -> Path:
 
 
 def run_script(monkeypatch, *argv: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *argv])
-    runpy.run_path(str(ROOT / "training" / "benchmark.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["folds.py", *argv])
+    runpy.run_path(str(ROOT / "training" / "folds.py"), run_name="__main__")
 
 
 def test_every_benchmark_is_tested():
-    assert set(miniatures.WRITERS) == set(BENCHMARKS)
+    assert set(miniatures.WRITERS) == set(PAPER_DATASETS)
 
 
 @pytest.mark.parametrize("name", sorted(miniatures.WRITERS))
 def test_one_epoch_of_the_recipe(name, image_model, tmp_path):
     root = miniatures.WRITERS[name](tmp_path / "data")
-    benchmark = find_benchmark(name)
+    benchmark = find_paper_dataset(name)
     arguments = ["--benchmark", name, "--data_root", str(root), "--output_dir", str(tmp_path / "out"), *SMALL]
     arguments += ["--model_name_or_path", str(image_model)]
     (result,) = run_recipe(read_recipe([str(recipe_of(name)), *arguments], default=""))
@@ -130,7 +130,7 @@ def test_evaluate_only_reproduces_the_trained_models_scores(image_model, tmp_pat
 
 def test_mistakes_are_named(image_model, tmp_path, monkeypatch):
     root = miniatures.write_dfew(tmp_path / "data", folds=("1",))
-    with pytest.raises(SystemExit, match="Unknown benchmark 'CK'"):
+    with pytest.raises(SystemExit, match="Unknown data set 'CK'"):
         run_script(monkeypatch, "CK", "--data_root", str(root))
     with pytest.raises(SystemExit, match="DFEW has the folds 1, 2, 3, 4, 5, and no 7"):
         run_script(monkeypatch, "DFEW", "--data_root", str(root), "--folds", "7")
@@ -163,7 +163,7 @@ def fake_metrics(benchmark: str, fold: str, uar: float) -> dict:
 
 
 def test_report_says_what_is_missing(tmp_path):
-    dfew = find_benchmark("DFEW")
+    dfew = find_paper_dataset("DFEW")
     results = {"plain": {fold: fake_metrics("DFEW", fold, 0.6) for fold in ("1", "2")}}
     text = format_report(build_report(dfew, results))
     assert "| 1 | 60.00 | 70.00 | 61.56 | 76.16 | 2,341 |" in text
@@ -173,7 +173,7 @@ def test_report_says_what_is_missing(tmp_path):
     assert "- folds 1, 2: recipe dfew, 100 epochs, seed 3, on a GPU, 2 processes, 2026-01-02" in text
     assert text.count("commit abc123") == 1
     assert "No fold is finished" in format_report(build_report(dfew, {}))
-    raf = find_benchmark("RAF-DB")  # the authors' numbers for it aren't known here
+    raf = find_paper_dataset("RAF-DB")  # the authors' numbers for it aren't known here
     text = format_report(build_report(raf, {"plain": {"1": fake_metrics("RAF-DB", "1", 0.9)}}))
     assert "authors' UAR" not in text and "| 1 | 90.00 | 100.00 | 2,341 |" in text and "mean" not in text
 
@@ -183,11 +183,11 @@ def test_results_of_another_fold_are_refused(tmp_path):
     path.parent.mkdir(parents=True)
     metrics = fake_metrics("DFEW", "2", 0.5)
     path.write_text(json.dumps(metrics))
-    assert collect_results(tmp_path, find_benchmark("DFEW")) == {"plain": {"2": metrics}}
+    assert collect_results(tmp_path, find_paper_dataset("DFEW")) == {"plain": {"2": metrics}}
     wrong = copy.deepcopy(metrics) | {"fold": "3"}
     path.write_text(json.dumps(wrong))
     with pytest.raises(ValueError, match=r"fold-2.metrics\.json is of DFEW, fold 3"):
-        collect_results(tmp_path, find_benchmark("DFEW"))
+        collect_results(tmp_path, find_paper_dataset("DFEW"))
 
 
 def test_all_folds_are_checked_before_one_is_trained(image_model, tmp_path, monkeypatch):
@@ -195,7 +195,7 @@ def test_all_folds_are_checked_before_one_is_trained(image_model, tmp_path, monk
     common = ["DFEW", "--data_root", str(root), "--output_dir", str(tmp_path / "out"), *SMALL]
     with pytest.raises(SystemExit) as stopped:
         run_script(monkeypatch, *common, "--model_name_or_path", str(image_model))
-    assert re.search(r"benchmark.py: error: .*set_3", stopped.value.code)
+    assert re.search(r"folds.py: error: .*set_3", stopped.value.code)
     assert not (tmp_path / "out").exists()
 
 
@@ -214,10 +214,10 @@ def test_a_fold_that_breaks_stops_no_others(image_model, tmp_path, monkeypatch, 
     with pytest.raises(SystemExit) as stopped:
         run_script(monkeypatch, *common)
     broken = f"1 of 3 broke: plain, fold 2: The weights of {models['2']} can't be read"
-    assert stopped.value.code.startswith(f"benchmark.py: error: {broken}") and "\n" not in stopped.value.code
+    assert stopped.value.code.startswith(f"folds.py: error: {broken}") and "\n" not in stopped.value.code
     assert "covered. The report holds the others" in stopped.value.code
     assert "mean of 2 of 5 folds" in (out / "report.md").read_text()
-    assert "benchmark.py: plain, fold 2: The weights of" in capsys.readouterr().err
+    assert "folds.py: plain, fold 2: The weights of" in capsys.readouterr().err
     # what is mended goes on
     shutil.copy(models["1"] / "model.safetensors", weights)
     run_script(monkeypatch, *common)

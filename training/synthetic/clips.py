@@ -1,20 +1,12 @@
-"""Clips of drawn, talking faces with their 68 points, and a data set of them on disk: no real faces."""
+"""Clips of drawn, talking faces with their 68 points: no real faces."""
 
-import multiprocessing
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import partial
-from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
 
-from .face_drawing import (
+from .face_drawing import draw_face
+from .face_shape import (
     BEARDS,
     EXPRESSION_PARAMETERS,
     GLASSES,
@@ -23,7 +15,6 @@ from .face_drawing import (
     FaceIdentity,
     FacePose,
     Scene,
-    draw_face,
     project,
     shape_points,
 )
@@ -31,7 +22,7 @@ from .face_drawing import (
 SYNTHETIC_LABELS = ("neutral", "happy", "happy_fading", "surprise", "surprise_fading", "angry", "sad")
 
 _FADING = "_fading"
-_EXPRESSIONS = ("neutral", "happy", "surprise", "angry", "sad")
+EXPRESSIONS = ("neutral", "happy", "surprise", "angry", "sad")
 _PEAKS = {
     "neutral": {},
     "happy": {
@@ -69,9 +60,7 @@ _SKINS = ((247, 214, 190), (232, 186, 155), (214, 160, 124), (176, 120, 86), (12
 _HAIRS = ((24, 20, 20), (58, 38, 26), (104, 66, 38), (168, 126, 72), (214, 180, 120), (142, 62, 30), (140, 138, 136))
 _IRISES = ((66, 42, 26), (104, 74, 40), (92, 118, 74), (84, 128, 170), (110, 120, 126))
 _MARGIN = 0.015  # of the frame, within which no point lies
-_SHOWN = 0.6  # how far the expression has unfolded in a still, relative to its clip's strongest frame
-_POINTS_FILE = "points.npz"
-_IDENTITY_STREAM, _CLIP_STREAM, _STILL_STREAM = range(3)
+_IDENTITY_STREAM, _CLIP_STREAM, STILL_STREAM = range(3)
 
 
 def label_expression(label: str) -> tuple[str, bool]:
@@ -166,9 +155,9 @@ class SyntheticFaces:
         ambiguous: float = 0.15,
         occlusion: float = 0.2,
     ):
-        _check_at_least("seed", seed, 0)
-        _check_at_least("image_size", image_size, 32)
-        _check_at_least("num_frames", num_frames, 1)
+        check_at_least("seed", seed, 0)
+        check_at_least("image_size", image_size, 32)
+        check_at_least("num_frames", num_frames, 1)
         for name, share in (("ambiguous", ambiguous), ("occlusion", occlusion)):
             if not 0 <= share <= 1:
                 raise ValueError(f"`{name}` is a share of the clips, from 0 to 1; got {share}.")
@@ -188,8 +177,8 @@ class SyntheticFaces:
         Raises:
             ValueError: if it is negative.
         """
-        _check_at_least("identity", identity, 0)
-        return _draw_identity(_generator(self.seed, _IDENTITY_STREAM, identity))
+        check_at_least("identity", identity, 0)
+        return _draw_identity(generator(self.seed, _IDENTITY_STREAM, identity))
 
     def script(self, identity: int, label: str, index: int) -> ClipScript:
         """
@@ -204,9 +193,9 @@ class SyntheticFaces:
             ValueError: if an argument is out of range.
         """
         expression, fading = label_expression(label)
-        _check_at_least("index", index, 0)
+        check_at_least("index", index, 0)
         face = self.identity(identity)
-        rng = _generator(self.seed, _CLIP_STREAM, identity, _EXPRESSIONS.index(expression), index)
+        rng = generator(self.seed, _CLIP_STREAM, identity, EXPRESSIONS.index(expression), index)
         script = _write_script(rng, face, expression, self)
         return script.reversed() if fading else script
 
@@ -226,9 +215,9 @@ class SyntheticFaces:
         Raises:
             ValueError: if an argument is out of range.
         """
-        return self._draw(identity, self.script(identity, label, index))
+        return self.draw(identity, self.script(identity, label, index))
 
-    def _draw(self, identity: int, script: ClipScript) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, identity: int, script: ClipScript) -> tuple[np.ndarray, np.ndarray]:
         face = self.identity(identity)
         drawn = [self._draw_frame(face, script, time) for time in range(len(script))]
         return np.stack([frame for frame, _ in drawn]), np.stack([points for _, points in drawn])
@@ -250,11 +239,11 @@ class SyntheticFaces:
         return cv2.add(image, noise, dtype=cv2.CV_8U), points
 
 
-def _generator(seed: int, *key: int) -> np.random.Generator:
+def generator(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _check_at_least(name: str, value: int, least: int) -> None:
+def check_at_least(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
 
@@ -361,7 +350,7 @@ def _peak(expression: str) -> np.ndarray:
 
 def _draw_peak(rng: np.random.Generator, expression: str, ambiguous: bool) -> np.ndarray:
     """The expression's parameters where it is strongest."""
-    strength, mixed, other = rng.uniform(0.7, 1.1), rng.random() < 0.5, rng.choice(_EXPRESSIONS[1:])
+    strength, mixed, other = rng.uniform(0.7, 1.1), rng.random() < 0.5, rng.choice(EXPRESSIONS[1:])
     variation = rng.normal(1, 0.12, len(EXPRESSION_PARAMETERS))  # nobody smiles twice in the same way
     if expression == "neutral":
         return _peak(str(other)) * variation * (0.3 * strength if ambiguous else 0.0)
@@ -454,206 +443,4 @@ def _keep_in_frame(script: ClipScript, face: FaceIdentity) -> tuple[FacePose, ..
     return tuple(poses)
 
 
-def write_synthetic_dataset(
-    root: str | Path,
-    seed: int,
-    train_identities: int = 30,
-    test_identities: int = 10,
-    clips_per_identity_and_class: int = 2,
-    stills_per_clip: int = 2,
-    image_size: int = 112,
-    num_frames: int = 16,
-    ambiguous: float = 0.15,
-    occlusion: float = 0.2,
-    fps: int = 8,
-    workers: int = 2,
-    progress: bool = True,
-) -> Path:
-    """
-    Writes a data set of [`SyntheticFaces`]: videos in folders by class, and stills with their landmarks.
-
-    The faces are drawn, not recorded: what a model scores on them says nothing about real faces.
-
-        root/train/<label>/<identity>_<clip>.mp4                    H.264
-        root/test/...                                               other identities
-        root/stills/train/<label>/<identity>_<clip>_<frame>.png     frames that show their clip's expression
-        root/stills/train/points.npz                                their points, see [`read_still_points`]
-        root/stills/test/...
-
-    No clip is the exact reverse of another one. Stills are random ones of the frames in which the expression has
-    unfolded to 60 % or more of what it reaches in the clip, or the strongest ones where there are too few of these;
-    any frames of a neutral clip. The stills of a rising label and of its fading counterpart look alike.
-
-    Args:
-        root (`str` or `Path`): The folder to write, which must be new or empty.
-        seed (`int`): The same files come out for the same seed and arguments, however many `workers` there are.
-        train_identities (`int`): People to train on.
-        test_identities (`int`): Other people, to test on; may be 0.
-        clips_per_identity_and_class (`int`): Videos of each person for each of `SYNTHETIC_LABELS`.
-        stills_per_clip (`int`): At most `num_frames`; may be 0.
-        image_size (`int`): Height and width in pixels, an even number.
-        num_frames (`int`): Frames of a video.
-        ambiguous (`float`): Share of the clips whose expression is weak or mixed.
-        occlusion (`float`): Share of the clips with something in front of the face.
-        fps (`int`): Frames per second that the videos state.
-        workers (`int`): Processes that draw. 0 or 1 draws in this one.
-        progress (`bool`): Whether to show a progress bar.
-
-    Returns:
-        `Path`: `root`.
-
-    Raises:
-        FileExistsError: if `root` is a file, or a folder that is not empty.
-        ValueError: if an argument is out of range.
-    """
-    faces = SyntheticFaces(seed, image_size, num_frames, ambiguous, occlusion)
-    _check_at_least("train_identities", train_identities, 1)
-    _check_at_least("test_identities", test_identities, 0)
-    _check_at_least("clips_per_identity_and_class", clips_per_identity_and_class, 1)
-    _check_at_least("stills_per_clip", stills_per_clip, 0)
-    _check_at_least("fps", fps, 1)
-    _check_at_least("workers", workers, 0)
-    if stills_per_clip > num_frames:
-        raise ValueError(f"`stills_per_clip` is {stills_per_clip}, but a clip has only {num_frames} frames.")
-    if image_size % 2:
-        raise ValueError(f"`image_size` must be even, as H.264 wants it, got {image_size}.")
-    root = Path(root)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"{root} exists and is not an empty folder: pass a new folder as `root`.")
-
-    people = {
-        "train": range(train_identities),
-        "test": range(train_identities, train_identities + test_identities),
-    }
-    parts = ["", "stills"] if stills_per_clip else [""]
-    with _worker_map(workers) as worker_map, _progress_bar(people, clips_per_identity_and_class, progress) as bar:
-        for split, identities in people.items():
-            if not identities:
-                continue
-            for part in parts:
-                for label in SYNTHETIC_LABELS:
-                    (root / part / split / label).mkdir(parents=True)
-            jobs = [
-                _ClipJob(
-                    faces, root, split, identity, label, number, clips_per_identity_and_class, stills_per_clip, fps
-                )
-                for identity in identities
-                for label in SYNTHETIC_LABELS
-                for number in range(clips_per_identity_and_class)
-            ]
-            files, points = [], []
-            for clip_files, clip_points in worker_map(_write_clip, jobs):
-                files += clip_files
-                points.append(clip_points)
-                bar.update()
-            if stills_per_clip:
-                np.savez(root / "stills" / split / _POINTS_FILE, files=np.array(files), points=np.concatenate(points))
-    return root
-
-
-def read_still_points(folder: str | Path) -> tuple[list[Path], np.ndarray]:
-    """
-    The stills of one split that [`write_synthetic_dataset`] wrote, and where their landmarks are.
-
-    Args:
-        folder (`str` or `Path`): `root/stills/train` or `root/stills/test`.
-
-    Returns:
-        `list[Path]` of `n` images, and `np.ndarray` of shape `(n, 68, 2)`, float32: the points of each in iBUG order,
-        (x, y) as fractions of the frame.
-
-    Raises:
-        FileNotFoundError: if the folder holds no `points.npz`.
-    """
-    path = Path(folder) / _POINTS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"There are no landmarks of stills in {folder}: no file {_POINTS_FILE}.")
-    with np.load(path, allow_pickle=False) as content:
-        return [Path(folder) / name for name in content["files"].tolist()], content["points"]
-
-
-@dataclass(frozen=True)
-class _ClipJob:
-    """One clip to write; `clips` is how many there are of each person and label."""
-
-    faces: SyntheticFaces
-    root: Path
-    split: str
-    identity: int
-    label: str
-    number: int
-    clips: int
-    stills: int
-    fps: int
-
-
-def _write_clip(job: _ClipJob) -> tuple[list[str], np.ndarray]:
-    """Writes a clip and its stills; returns the stills' paths below their split's folder, and their points."""
-    expression, fading = label_expression(job.label)
-    # a fading clip is the reverse of the rising one of its index, so the two have indices of their own
-    index = job.number + job.clips * fading
-    script = job.faces.script(job.identity, job.label, index)
-    frames, points = job.faces._draw(job.identity, script)
-    name = f"{job.identity:04d}_{job.number:02d}"
-    _write_video(job.root / job.split / job.label / f"{name}.mp4", frames, job.fps)
-    key = (job.identity, _EXPRESSIONS.index(expression), index)
-    rng = _generator(job.faces.seed, _STILL_STREAM, *key)
-    times = _draw_still_times(rng, script.intensities * (expression != "neutral"), job.stills)
-    files = [f"{job.label}/{name}_{time:02d}.png" for time in times.tolist()]
-    for file, time in zip(files, times, strict=True):
-        # encoded apart from writing: OpenCV itself can't write to every path
-        encoded = cv2.imencode(".png", cv2.cvtColor(frames[time], cv2.COLOR_RGB2BGR))[1]
-        (job.root / "stills" / job.split / file).write_bytes(encoded.tobytes())
-    return files, points[times]
-
-
-def _draw_still_times(rng: np.random.Generator, intensities: np.ndarray, stills: int) -> np.ndarray:
-    """Ascending indices `(stills,)` of frames that show the expression, from the intensities `(T,)` of a clip."""
-    shown = np.flatnonzero(intensities >= _SHOWN * intensities.max())
-    if len(shown) < stills:
-        return np.sort(np.argsort(-intensities, kind="stable")[:stills])
-    return np.sort(rng.choice(shown, stills, replace=False))
-
-
-def _write_video(path: Path, frames: np.ndarray, fps: int) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": "18", "preset": "ultrafast", "threads": "1"}
-        )
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def _progress_bar(people: dict[str, range], clips: int, progress: bool) -> tqdm:
-    total = sum(map(len, people.values())) * len(SYNTHETIC_LABELS) * clips
-    return tqdm(total=total, desc="Drawing clips", unit="clip", disable=not progress)
-
-
-@contextmanager
-def _worker_map(workers: int) -> Iterator[Callable[..., Iterable]]:
-    """A `map` over processes, in order; the built-in one for fewer than two of them."""
-    if workers < 2:
-        yield map
-        return
-    # forked workers start at once; spawned ones import torch first. Only Linux forks safely.
-    method = "fork" if sys.platform == "linux" else "spawn"
-    context = multiprocessing.get_context(method)
-    # OpenCV's own threads don't survive a fork
-    executor = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(0,))
-    try:
-        yield partial(executor.map, chunksize=4)
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-__all__ = [
-    "SYNTHETIC_LABELS",
-    "ClipScript",
-    "SyntheticFaces",
-    "label_expression",
-    "read_still_points",
-    "write_synthetic_dataset",
-]
+__all__ = ["SYNTHETIC_LABELS", "ClipScript", "SyntheticFaces", "label_expression"]

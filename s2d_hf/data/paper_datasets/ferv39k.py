@@ -6,7 +6,7 @@ from pathlib import Path
 from ...labels import LABELS
 from ..sources import Sample
 from .layout import Row, find_file, find_folder, index_label, read_labels
-from .registry import AuthorsScores, Benchmark, ExpectedCounts, SplitContents, register
+from .registry import AuthorsScores, ExpectedCounts, PaperDataset, SplitContents, register
 
 # of the authors of S2D, and as distributed
 FILES = ("Annotation/{split}.csv", "{split}.csv", "4_setups/All_scenes/{split}_All.csv", "{split}_All.csv")
@@ -45,7 +45,7 @@ def _read_row(row: Row, clips: Path) -> Sample:
 
 
 FERV39K = register(
-    Benchmark(
+    PaperDataset(
         name="FERV39k",
         kind="video",
         reader=read_ferv39k,

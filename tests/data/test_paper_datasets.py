@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 
 from s2d_hf.data import ClipDataset, LabelledSamples, check_sources
-from s2d_hf.data.benchmarks import (
+from s2d_hf.data.paper_datasets import (
     AFFECTNET_7,
     AFFECTNET_8,
-    BENCHMARKS,
     DFEW,
     FERPLUS,
     FERV39K,
     MAFW,
+    PAPER_DATASETS,
     RAF_DB,
-    Benchmark,
     ExpectedCounts,
-    find_benchmark,
+    PaperDataset,
+    find_paper_dataset,
     layout,
     register,
 )
-from s2d_hf.data.benchmarks.ferplus import find_majority
+from s2d_hf.data.paper_datasets.ferplus import find_majority
 from s2d_hf.labels import LABELS
 
-from .benchmarks import miniatures
-from .benchmarks.miniatures import WRITERS
+from .paper_layouts import miniatures
+from .paper_layouts.miniatures import WRITERS
 
 VIDEOS = ("DFEW", "FERV39k", "MAFW")
 DFEW_TRAIN = "EmoLabel_DataSplit/train(single-labeled)/set_2.csv"
@@ -42,7 +42,7 @@ def pairs(samples: LabelledSamples) -> list[tuple[str, int]]:
     return [(sample.name, sample.label) for sample in samples]
 
 
-def read(benchmark: Benchmark, root: Path, split: str = "train", fold: str | None = None, **arguments):
+def read(benchmark: PaperDataset, root: Path, split: str = "train", fold: str | None = None, **arguments):
     fold = fold or benchmark.folds[0]
     return benchmark.read(root, split, fold, **({"check_counts": False} | arguments))
 
@@ -61,7 +61,7 @@ def write_rows(path: Path, lines: list[str]) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 class TestEach:
     def test_every_fold_and_split_is_read(self, tmp_path, name):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         num_labels = len(benchmark.labels)
         WRITERS[name](tmp_path, num_train=24, num_test=12)
         num_train, num_test = (22, 11) if name == "AffectNet-7" else (24, 12)
@@ -79,7 +79,7 @@ class TestEach:
         assert len(benchmark.folds) == (5 if name in ("DFEW", "MAFW") else 1)
 
     def test_its_images_are_those_of_the_labels(self, tmp_path, name):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         WRITERS[name](tmp_path, size=24)
         for split in benchmark.splits:
             samples = read(benchmark, tmp_path, split)
@@ -92,7 +92,7 @@ class TestEach:
                 assert abs(float(red) - 20 * item["labels"] - 9.5) < 5
 
     def test_missing_ones_are_listed(self, tmp_path, name):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         WRITERS[name](tmp_path, num_train=26, num_test=26)
         samples = read(benchmark, tmp_path, "train")
         gone = list(samples)[::2]
@@ -111,7 +111,7 @@ class TestEach:
         read(benchmark, tmp_path, "test")
 
     def test_parent_folders_are_listed_once(self, tmp_path, name, monkeypatch):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         WRITERS[name](tmp_path)
         scanned = []
         scandir = os.scandir
@@ -121,7 +121,7 @@ class TestEach:
         assert parents <= set(scanned) and [scanned.count(path) for path in parents] == [1] * len(parents)
 
     def test_counts_are_checked(self, tmp_path, name):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         WRITERS[name](tmp_path)
         expected = benchmark.expected[benchmark.folds[0], "test"]
         count = f"{expected.samples or expected.rows:,}"
@@ -129,7 +129,7 @@ class TestEach:
             read(benchmark, tmp_path, "test", check_counts=True)
 
     def test_other_splits_folds_and_roots(self, tmp_path, name):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         with pytest.raises(ValueError, match=f"{name} has the splits train, .*test, and not 'dev'"):
             read(benchmark, tmp_path, "dev")
         with pytest.raises(ValueError, match=f"{name} has the folds 1.*: and not '6'"):
@@ -506,7 +506,7 @@ class TestAffectNet:
         for number in range(len(codes)):
             (tmp_path / f"val_set/annotations/{number}_exp.npy").touch()
         monkeypatch.setattr(
-            "s2d_hf.data.benchmarks.affectnet._read_code", lambda path: codes[int(path.name.split("_")[0])]
+            "s2d_hf.data.paper_datasets.affectnet._read_code", lambda path: codes[int(path.name.split("_")[0])]
         )
         assert len(AFFECTNET_7.read(tmp_path, "test", check=False)) == 3500
         if is_accepted:
@@ -602,12 +602,12 @@ class TestFERPlus:
 
 class TestRegistry:
     def test_by_name(self):
-        assert sorted(BENCHMARKS) == sorted(LABELS)
-        assert find_benchmark("dfew") is DFEW and find_benchmark("rafdb") is RAF_DB
-        assert find_benchmark("FERV39K") is FERV39K and find_benchmark("affectnet7") is AFFECTNET_7
+        assert sorted(PAPER_DATASETS) == sorted(LABELS)
+        assert find_paper_dataset("dfew") is DFEW and find_paper_dataset("rafdb") is RAF_DB
+        assert find_paper_dataset("FERV39K") is FERV39K and find_paper_dataset("affectnet7") is AFFECTNET_7
         with pytest.raises(ValueError, match=r"Unknown benchmark 'AFEW'; .*DFEW"):
-            find_benchmark("AFEW")
-        assert {benchmark.name for benchmark in BENCHMARKS.values() if benchmark.kind == "video"} == set(VIDEOS)
+            find_paper_dataset("AFEW")
+        assert {benchmark.name for benchmark in PAPER_DATASETS.values() if benchmark.kind == "video"} == set(VIDEOS)
 
     @pytest.mark.parametrize(
         ("name", "labels"),
@@ -625,23 +625,25 @@ class TestRegistry:
         ],
     )
     def test_order_of_the_labels(self, name, labels):
-        assert find_benchmark(name).labels == tuple(labels.split())
+        assert find_paper_dataset(name).labels == tuple(labels.split())
 
     def test_register(self, monkeypatch):
-        with pytest.raises(ValueError, match="already is a benchmark 'DFEW'"):
+        with pytest.raises(ValueError, match="already is a data set 'DFEW'"):
             register(DFEW)
-        other = Benchmark("AFEW", "video", DFEW.reader, "Dhall et al., 2012")
-        with pytest.raises(ValueError, match="no labels of 'AFEW'"):
+        other = PaperDataset("AFEW", "video", DFEW.reader, "Dhall et al., 2012")
+        with pytest.raises(ValueError, match="'AFEW' needs `own_labels`"):
             register(other)
         monkeypatch.setitem(LABELS, "AFEW", ("angry", "happy"))
-        monkeypatch.setattr("s2d_hf.data.benchmarks.registry.BENCHMARKS", {})
-        assert register(other) is other and find_benchmark("afew").labels == ("angry", "happy")
-        with pytest.raises(ValueError, match="Unknown benchmark 'DFEW'; AFEW are known"):
-            find_benchmark("DFEW")
+        monkeypatch.setattr("s2d_hf.data.paper_datasets.registry.PAPER_DATASETS", {})
+        assert register(other) is other and find_paper_dataset("afew").labels == ("angry", "happy")
+        own = PaperDataset("CK+", "image", DFEW.reader, "Lucey et al., 2010", own_labels=("angry", "sad"))
+        assert find_paper_dataset(register(own).name).labels == ("angry", "sad")
+        with pytest.raises(ValueError, match=r"Unknown data set 'DFEW'; AFEW, CK. are known"):
+            find_paper_dataset("DFEW")
 
     @pytest.mark.parametrize("name", WRITERS)
     def test_expected_counts_are_of_the_folds(self, name):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         assert set(benchmark.expected) == {(fold, split) for fold in benchmark.folds for split in benchmark.splits}
         for counts in benchmark.expected.values():
             assert isinstance(counts, ExpectedCounts) and (counts.samples or counts.rows)
@@ -662,7 +664,7 @@ class TestRegistry:
 
     @pytest.mark.parametrize("name", WRITERS)
     def test_the_authors_means_follow_from_their_folds(self, name):
-        benchmark = find_benchmark(name)
+        benchmark = find_paper_dataset(name)
         assert set(benchmark.reported) == ({"plain", "oversampling"} if name in VIDEOS else set())
         for way, scores in benchmark.reported.items():
             assert tuple(scores.folds) == benchmark.folds

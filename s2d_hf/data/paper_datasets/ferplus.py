@@ -7,7 +7,7 @@ from pathlib import Path
 from ...labels import LABELS
 from ..sources import Sample
 from .layout import find_file, find_folder, parse_integer, read_csv
-from .registry import Benchmark, ExpectedCounts, SplitContents, register
+from .registry import ExpectedCounts, PaperDataset, SplitContents, register
 
 HEADER = ("Usage", "Image name", *LABELS["FERPlus"], "unknown", "NF")
 # names of the rows' usage, and of the folder that their images are extracted to
@@ -72,7 +72,7 @@ def read_ferplus(root: Path, split: str, fold: str) -> SplitContents:
 
 
 FERPLUS = register(
-    Benchmark(
+    PaperDataset(
         name="FERPlus",
         kind="image",
         reader=read_ferplus,

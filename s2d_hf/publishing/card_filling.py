@@ -1,17 +1,19 @@
 """The model card that a training leaves beside its model: what was done and measured, to be completed by people."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from ..labels import label_names
 from ..markdown import escape_cell
-from .building import label_names
-from .recipes import StageArguments
+
+if TYPE_CHECKING:
+    from ..trainer.recipes import StageArguments
 
 # for cards that people write, too: model_cards/template.md links to it
-TEMPLATE = Path(__file__).resolve().parent / "model_card_template.md"
+TEMPLATE = Path(__file__).resolve().parent / "card_template.md"
 _TASKS = {
     "static": ("image-classification", "Image Classification"),
     "dynamic": ("video-classification", "Video Classification"),
@@ -26,7 +28,7 @@ _SETTINGS = (
 
 
 def write_model_card(
-    folder: str | Path, stage: StageArguments, model: PreTrainedModel, metrics: dict[str, Any]
+    folder: str | Path, stage: "StageArguments", model: PreTrainedModel, metrics: dict[str, Any]
 ) -> None:
     """
     Writes `README.md`, the template filled in with what was done and measured. What no program can know, the licence
@@ -67,12 +69,12 @@ def write_model_card(
     card.save(Path(folder) / "README.md")
 
 
-def _name(stage: StageArguments, metrics: dict[str, Any]) -> str:
+def _name(stage: "StageArguments", metrics: dict[str, Any]) -> str:
     repository = stage.training.hub_model_id
     return f"{metrics['recipe']}-{stage.name}" if repository is None else repository.split("/")[-1]
 
 
-def _results(stage: StageArguments, metrics: dict[str, Any]) -> list[EvalResult]:
+def _results(stage: "StageArguments", metrics: dict[str, Any]) -> list[EvalResult]:
     task, task_name = _TASKS[stage.name]
     return [
         EvalResult(
@@ -92,7 +94,7 @@ def _results(stage: StageArguments, metrics: dict[str, Any]) -> list[EvalResult]
     ]
 
 
-def _training(stage: StageArguments, metrics: dict[str, Any]) -> str:
+def _training(stage: "StageArguments", metrics: dict[str, Any]) -> str:
     parameters = metrics["parameters"]
     share = 100 * parameters["tunable"] / parameters["total"]
     start = stage.model.model_name_or_path

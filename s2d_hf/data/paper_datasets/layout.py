@@ -1,4 +1,4 @@
-"""What the readers of the benchmarks share: finding folders and files, reading tables, and looking what is missing."""
+"""What the readers of the data sets share: finding folders and files, reading tables, and looking what is missing."""
 
 import csv
 import os

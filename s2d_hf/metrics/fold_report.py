@@ -1,11 +1,11 @@
-"""The table of a benchmark: our scores beside the authors', fold by fold, and what made ours."""
+"""Folds of a data set, averaged: the table of our scores beside the authors', fold by fold, and what made ours."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import AuthorsScores, Benchmark
+from ..data.paper_datasets import AuthorsScores, PaperDataset
 
 VARIANTS = {
     "plain": "each training sample once in an epoch",
@@ -26,25 +26,25 @@ _NEEDED = (
 )
 
 
-def collect_results(folder: str | Path, benchmark: Benchmark) -> dict[str, dict[str, dict[str, Any]]]:
+def collect_results(folder: str | Path, dataset: PaperDataset) -> dict[str, dict[str, dict[str, Any]]]:
     """
     What stands in `folder/<variant>/fold-<fold>/metrics.json`: metrics by variant and fold. Folds that aren't finished
     are left out.
 
     Raises:
-        ValueError: if a file is damaged, or of another benchmark or fold than its place says.
+        ValueError: if a file is damaged, or of another data set or fold than its place says.
     """
     results: dict[str, dict[str, dict[str, Any]]] = {}
     for variant in VARIANTS:
-        for fold in benchmark.folds:
+        for fold in dataset.folds:
             path = Path(folder, variant, f"fold-{fold}", "metrics.json")
             if not path.is_file():
                 continue
             metrics = _read_metrics(path)
-            if (metrics.get("benchmark"), metrics.get("fold")) != (benchmark.name, fold):
+            if (metrics.get("benchmark"), metrics.get("fold")) != (dataset.name, fold):
                 raise ValueError(
                     f"{path} is of {metrics.get('benchmark')}, fold {metrics.get('fold')}, and not of "
-                    f"{benchmark.name}, fold {fold}: take another folder."
+                    f"{dataset.name}, fold {fold}: take another folder."
                 )
             results.setdefault(variant, {})[fold] = metrics
     return results
@@ -68,12 +68,12 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} can't be used ({error}): remove it, and its fold is run again.") from error
 
 
-def build_report(benchmark: Benchmark, results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+def build_report(dataset: PaperDataset, results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """
     The report as JSON can hold it; scores are in percent.
 
     Args:
-        benchmark ([`Benchmark`]): The data set, with the authors' scores.
+        dataset ([`PaperDataset`]): The data set, with the authors' scores.
         results (`dict`): Metrics by variant and fold, as [`collect_results`] gives them.
 
     Returns:
@@ -102,9 +102,9 @@ def build_report(benchmark: Benchmark, results: dict[str, dict[str, dict[str, An
         variants[variant] = {
             "folds": folds,
             "mean": {metric: _mean([fold[metric] for fold in folds.values()]) for metric in ("uar", "war")},
-            "reported_by_the_authors": _as_dict(benchmark.reported.get(variant)),
+            "reported_by_the_authors": _as_dict(dataset.reported.get(variant)),
         }
-    return {"benchmark": benchmark.name, "num_folds": len(benchmark.folds), "variants": variants}
+    return {"benchmark": dataset.name, "num_folds": len(dataset.folds), "variants": variants}
 
 
 def format_report(report: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ...labels import LABELS
 from ..sources import Sample
 from .layout import find_file, find_folder, index_label, read_labels
-from .registry import Benchmark, ExpectedCounts, SplitContents, register
+from .registry import ExpectedCounts, PaperDataset, SplitContents, register
 
 # the folder of the basic expressions itself, or the one around it; or only the two that are read
 LABEL_FILES = tuple(f"{folder}list_patition_label.txt" for folder in ("EmoLabel/", "basic/EmoLabel/", ""))
@@ -45,7 +45,7 @@ TRAIN_LABELS = dict(zip(LABELS["RAF-DB"], (1_290, 281, 717, 4_772, 1_982, 705, 2
 TEST_LABELS = dict(zip(LABELS["RAF-DB"], (329, 74, 160, 1_185, 478, 162, 680), strict=True))
 
 RAF_DB = register(
-    Benchmark(
+    PaperDataset(
         name="RAF-DB",
         kind="image",
         reader=read_raf_db,

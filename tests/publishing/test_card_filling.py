@@ -9,9 +9,9 @@ from huggingface_hub import ModelCard
 
 from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification
 from s2d_hf.publishing import REQUIRED_SECTIONS, check_card
+from s2d_hf.publishing.card_filling import TEMPLATE, write_model_card
 from s2d_hf.publishing.cards import find_card_problems
 from s2d_hf.trainer import StageArguments, read_recipe
-from s2d_hf.trainer.model_card import TEMPLATE, write_model_card
 from tests.small_models import TINY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""The benchmarks by name: how each is split and read, how large it is, and what the authors of S2D reported on it."""
+"""The data sets by name: how each is split and read, how large it is, and what the authors of S2D reported on it."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ class ExpectedCounts:
 @dataclass(frozen=True)
 class SplitContents:
     """
-    What the reader of a benchmark found.
+    What the reader of a data set found.
 
     Args:
         samples (`list[Sample]`): The samples, whose files need not exist.
@@ -68,20 +68,22 @@ class SplitContents:
 
 
 @dataclass(frozen=True, eq=False)
-class Benchmark:
+class PaperDataset:
     """
-    A benchmark in the layout in which it is distributed.
+    A data set in the layout in which it is distributed.
 
     Args:
-        name (`str`): The name; its labels are `LABELS[name]`.
+        name (`str`): The name.
         kind (`str`): `"video"` or `"image"`.
         reader (`Callable`): From the root folder, the split and the fold to [`SplitContents`].
         citation (`str`): The paper of the data.
-        folds (`tuple[str, ...]`): Names of the folds; a benchmark with a fixed split has one, `"1"`.
+        folds (`tuple[str, ...]`): Names of the folds; a data set with a fixed split has one, `"1"`.
         splits (`tuple[str, ...]`): Names of the splits of each fold.
         expected (`Mapping[tuple[str, str], ExpectedCounts]`): Sizes by fold and split, where they are known.
         reported (`Mapping[str, AuthorsScores]`): The scores of the authors of S2D, `"plain"` and with
             `"oversampling"`, where they are known.
+        own_labels (`tuple[str, ...]`, *optional*): The labels in the order of their indices, where they are not
+            `LABELS[name]`, which has those of the authors' checkpoints.
     """
 
     name: str
@@ -92,11 +94,12 @@ class Benchmark:
     splits: tuple[str, ...] = ("train", "test")
     expected: Mapping[tuple[str, str], ExpectedCounts] = field(default_factory=dict)
     reported: Mapping[str, AuthorsScores] = field(default_factory=dict)
+    own_labels: tuple[str, ...] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the labels, in the order of their indices."""
-        return LABELS[self.name]
+        return LABELS[self.name] if self.own_labels is None else self.own_labels
 
     def read(
         self,
@@ -110,16 +113,16 @@ class Benchmark:
         The samples of a split, in the order of its annotations.
 
         Args:
-            root (`str` or `Path`): The folder of the benchmark.
+            root (`str` or `Path`): The folder of the data set.
             split (`str`): One of `splits`.
             fold (`str` or `int`, *optional*): One of `folds`; needed if there are several.
             check (`bool`): Look whether each clip or image exists, by listing the folders that they lie in. Nothing is
                 decoded; [`check_sources`] does that.
-            check_counts (`bool`): Compare the numbers of samples with the published ones. For a part of a benchmark,
+            check_counts (`bool`): Compare the numbers of samples with the published ones. For a part of a data set,
                 pass `False`.
 
         Returns:
-            [`LabelledSamples`] with the benchmark's labels. Videos are folders of frames.
+            [`LabelledSamples`] with the data set's labels. Videos are folders of frames.
 
         Raises:
             FileNotFoundError: if folders or annotation files are not where they are distributed, or clips or images
@@ -187,44 +190,44 @@ class Benchmark:
             )
 
 
-BENCHMARKS: dict[str, Benchmark] = {}
+PAPER_DATASETS: dict[str, PaperDataset] = {}
 
 
-def register(benchmark: Benchmark) -> Benchmark:
+def register(dataset: PaperDataset) -> PaperDataset:
     """
-    Makes a benchmark known by its name, and gives it back.
+    Makes a data set known by its name, and gives it back.
 
     Raises:
-        ValueError: if the name is taken, or `LABELS` has none for it.
+        ValueError: if the name is taken, or there are no labels.
     """
-    if benchmark.name in BENCHMARKS:
-        raise ValueError(f"There already is a benchmark {benchmark.name!r}.")
-    if benchmark.name not in LABELS:
-        raise ValueError(f"`LABELS` has no labels of {benchmark.name!r}.")
-    BENCHMARKS[benchmark.name] = benchmark
-    return benchmark
+    if dataset.name in PAPER_DATASETS:
+        raise ValueError(f"There already is a data set {dataset.name!r}.")
+    if dataset.own_labels is None and dataset.name not in LABELS:
+        raise ValueError(f"{dataset.name!r} needs `own_labels`: `LABELS` has none.")
+    PAPER_DATASETS[dataset.name] = dataset
+    return dataset
 
 
-def find_benchmark(name: str) -> Benchmark:
+def find_paper_dataset(name: str) -> PaperDataset:
     """
-    A benchmark by its name, in any case and with or without its hyphen.
+    A data set by its name, in any case and with or without its hyphen.
 
     Raises:
-        ValueError: if there is no such benchmark.
+        ValueError: if there is no such data set.
     """
-    known = match_name(name, BENCHMARKS)
+    known = match_name(name, PAPER_DATASETS)
     if known is None:
-        raise ValueError(f"Unknown benchmark {name!r}; {', '.join(BENCHMARKS)} are known.")
-    return BENCHMARKS[known]
+        raise ValueError(f"Unknown data set {name!r}; {', '.join(PAPER_DATASETS)} are known.")
+    return PAPER_DATASETS[known]
 
 
 __all__ = [
-    "BENCHMARKS",
+    "PAPER_DATASETS",
     "AuthorsScores",
-    "Benchmark",
     "ExpectedCounts",
+    "PaperDataset",
     "Score",
     "SplitContents",
-    "find_benchmark",
+    "find_paper_dataset",
     "register",
 ]

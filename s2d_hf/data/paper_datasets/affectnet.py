@@ -12,7 +12,7 @@ from ...file_names_s2d import natural_order
 from ...labels import LABELS
 from ..sources import Sample
 from .layout import find_folder, index_label
-from .registry import Benchmark, ExpectedCounts, SplitContents, register
+from .registry import ExpectedCounts, PaperDataset, SplitContents, register
 
 SUFFIX = "_exp.npy"
 # the validation set is what is published for tests: the test set has no labels
@@ -85,7 +85,7 @@ TRAIN_LABELS_7 = {label: TRAIN_LABELS[label] for label in LABELS["AffectNet-7"]}
 TEST_LABELS_7 = dict.fromkeys(LABELS["AffectNet-7"], 500)
 
 AFFECTNET_7 = register(
-    Benchmark(
+    PaperDataset(
         name="AffectNet-7",
         kind="image",
         reader=partial(read_affectnet, labels=LABELS["AffectNet-7"]),
@@ -97,7 +97,7 @@ AFFECTNET_7 = register(
     )
 )
 AFFECTNET_8 = register(
-    Benchmark(
+    PaperDataset(
         name="AffectNet-8",
         kind="image",
         reader=partial(read_affectnet, labels=LABELS["AffectNet-8"]),

@@ -1,7 +1,8 @@
 """
-The benchmarks of the field in the layouts in which they are distributed: [`find_benchmark`] gives one by its name.
+The paper's data sets in the layouts in which they are distributed: [`find_paper_dataset`] gives one by its name.
 
-Each is described in a file of its own, which registers it when it is imported here.
+Each is described in a file of its own, which registers it when it is imported here. To add one, write such a file
+(`rafdb.py` is the shortest) and import it below; `training/recipes/NAME.yaml` is what `training/folds.py NAME` runs.
 """
 
 from .affectnet import AFFECTNET_7, AFFECTNET_8
@@ -11,30 +12,30 @@ from .ferv39k import FERV39K
 from .mafw import MAFW
 from .rafdb import RAF_DB
 from .registry import (
-    BENCHMARKS,
+    PAPER_DATASETS,
     AuthorsScores,
-    Benchmark,
     ExpectedCounts,
+    PaperDataset,
     Score,
     SplitContents,
-    find_benchmark,
+    find_paper_dataset,
     register,
 )
 
 __all__ = [
     "AFFECTNET_7",
     "AFFECTNET_8",
-    "BENCHMARKS",
     "DFEW",
     "FERPLUS",
     "FERV39K",
     "MAFW",
+    "PAPER_DATASETS",
     "RAF_DB",
     "AuthorsScores",
-    "Benchmark",
     "ExpectedCounts",
+    "PaperDataset",
     "Score",
     "SplitContents",
-    "find_benchmark",
+    "find_paper_dataset",
     "register",
 ]
