@@ -34,6 +34,8 @@ _MODULES = {
     "S2DVideoProcessor": "video_processing_s2d",
 }
 
+from . import moved_modules  # noqa: E402, F401
+
 __all__ = [
     "FANLandmarkEncoder",
     "LandmarkEncoder",

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -25,6 +24,8 @@ from .frames_s2d import scale_to_eight_bit, to_rgb
 from .texts_s2d import count_of
 from .video_limits_s2d import check_limit, limit_of
 from .video_pixels_s2d import PixelReader
+from .video_source_s2d import SoundPacket, TimedFrame, VideoSource
+from .video_times_s2d import JUMP_AHEAD, JUMP_AHEAD_IN_TRANSPORT, LONGEST_FRAME, PlayerClock, Restarts
 
 logger = logging.get_logger(__name__)
 
@@ -32,11 +33,6 @@ logger = logging.get_logger(__name__)
 if av.logging.get_level() is None:
     av.logging.set_level(av.logging.PANIC)
 
-# Seconds. A longer stretch without a frame is a cut and not a frame that lasts.
-LONGEST_FRAME = 2.0
-# Times that jump back by more than the first, or ahead by more than the second, begin a new recording, which goes on
-# from the last one. Transport streams restart at any time, so the third counts there.
-_JUMP_BACK, _JUMP_AHEAD, _JUMP_AHEAD_IN_TRANSPORT = 0.5, 6 * 3600.0, 10.0
 # Sound may begin before the picture, or the picture with what can't be shown: the player's clock starts with it. Less,
 # and it is the padding of a codec.
 _LEAST_LEAD, _MOST_LEAD = 0.05, 3600.0
@@ -58,77 +54,6 @@ _OPEN: "weakref.WeakSet[VideoFile]" = weakref.WeakSet()
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftypheis")
 # Files that begin so are pictures, which Pillow reads; so are WebP and AVIF, animated ones, too.
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
-
-
-class TimedFrame(NamedTuple):
-    """
-    One frame of a video, not yet converted.
-
-    Args:
-        time (`float`): When a player shows it, in seconds from the start of the recording.
-        picture: What [`VideoSource.to_rgb`] takes.
-        after_cut (`bool`): Whether it follows a gap, another recording or a change of size.
-    """
-
-    time: float
-    picture: Any
-    after_cut: bool = False
-
-
-class SoundPacket(NamedTuple):
-    """
-    One packet of sound.
-
-    Args:
-        packet (`av.Packet`): With the file's times.
-        recording (`int`): Which one of a file's recordings it belongs to: an index into [`VideoFile`]'s `offsets`.
-    """
-
-    packet: av.Packet
-    recording: int
-
-
-class VideoSource:
-    """
-    Frames with their times. A context manager; it can be read once. A process that was forked while it was open can't
-    use it, as the decoder's threads are missing there.
-
-    Attributes:
-        name (`str`): What is read.
-        width (`int`), height (`int`): Of the upright frames with square pixels.
-        duration (`float`, *optional*): In seconds, if stated beforehand and not absurd.
-        fps (`float`, *optional*): Average frame rate, if known.
-        seen_until (`float`): Up to where it has been read: the end of the latest frame, in seconds.
-        damage (`str`): What was lost or found broken while it was read, and empty if nothing was.
-        is_sure (`bool`): Whether that is all; known when it is closed. It isn't where other videos were read at the
-            same time and FFmpeg reported errors, of which nobody knows whose they are.
-    """
-
-    name: str
-    width: int
-    height: int
-    duration: float | None = None
-    fps: float | None = None
-    seen_until: float = 0.0
-    damage: str = ""
-    is_sure: bool = True
-
-    def __enter__(self) -> "VideoSource":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets go of the file."""
-
-    def frames(self) -> Iterator[TimedFrame]:
-        """Every frame, with ascending times."""
-        raise NotImplementedError
-
-    def to_rgb(self, picture: Any) -> np.ndarray:
-        """RGB `(height, width, 3)`, uint8."""
-        raise NotImplementedError
 
 
 def open_video(
@@ -277,7 +202,7 @@ class VideoFile(VideoSource):
         rate = self.stream.average_rate
         self.rate: Fraction | None = rate if rate and Fraction(1, 3600) <= rate <= 1000 else None
         self.fps = float(self.rate) if self.rate else None
-        self._restarts = _Restarts(self.jump_ahead)
+        self._restarts = Restarts(self.jump_ahead)
         states_own_duration = bool(self.stream.duration)
         self._sounds = [stream for stream in container.streams.audio if stream.codec_context is not None]
         demuxed = self._sounds if self.with_sound else []
@@ -355,7 +280,7 @@ class VideoFile(VideoSource):
 
     def frames(self) -> Iterator[TimedFrame]:
         """Every frame, with ascending times."""
-        clock = _Clock(self.offsets, self.jump_ahead, 1 / self.fps if self.fps else 0.04)
+        clock = PlayerClock(self.offsets, self.jump_ahead, 1 / self.fps if self.fps else 0.04)
         for frame in self.decoded():
             now, after_cut = clock.time_of(frame, self._restarts.count)
             after_cut = self._pixels.changes_size(frame) or after_cut
@@ -402,7 +327,7 @@ class VideoFile(VideoSource):
     def jump_ahead(self) -> float:
         """Seconds by which times may jump ahead before that counts as another recording."""
         is_transport = self.container.format.name in ("mpegts", "mpeg", "mpegvideo")
-        return _JUMP_AHEAD_IN_TRANSPORT if is_transport else _JUMP_AHEAD
+        return JUMP_AHEAD_IN_TRANSPORT if is_transport else JUMP_AHEAD
 
     def to_rgb(self, picture: av.VideoFrame) -> np.ndarray:
         """RGB `(height, width, 3)`, uint8."""
@@ -411,7 +336,7 @@ class VideoFile(VideoSource):
 
     def _demux(self) -> Iterator[av.Packet]:
         """The packets of the picture; those of sound are laid aside."""
-        breaks = {stream.index: _Restarts(self.jump_ahead) for stream in self._sounds}
+        breaks = {stream.index: Restarts(self.jump_ahead) for stream in self._sounds}
         packets = self.container.demux(*self._demuxed)
         while True:
             try:
@@ -567,59 +492,6 @@ class PictureFile(VideoSource):
         if picture.mode == "F":  # whose scale is anybody's guess
             (frame,) = scale_to_eight_bit([frame])
         return frame.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-
-
-class _Clock:
-    """Turns the times of a file's frames into those of a player, in seconds; see [`VideoFile`]."""
-
-    def __init__(self, offsets: list[float], jump_ahead: float, step: float):
-        self.offsets = offsets
-        self.jump_ahead = jump_ahead
-        self.step = min(step, LONGEST_FRAME)  # how long the latest frame lasts
-        self.latest: float | None = None
-
-    def time_of(self, frame: av.VideoFrame, num_restarts: int) -> tuple[float, bool]:
-        """
-        The next frame's time, and whether it follows a gap or another recording.
-
-        Args:
-            num_restarts (`int`): How often the times of the packets, of which the decoder may be behind by some, have
-                started again. A single frame at a wrong time, as where packets are lost, is no other recording.
-        """
-        latest, step = self.latest, self.step
-        lasts = float((frame.duration or 0) * (frame.time_base or 0))
-        if 0 < lasts <= LONGEST_FRAME:
-            self.step = lasts
-        if latest is None:
-            self.latest = 0.0 if frame.time is None else frame.time + self.offsets[-1]
-            return self.latest, False
-        self.latest = latest + step if frame.time is None else frame.time + self.offsets[-1]
-        ahead = self.latest - latest
-        is_jump = not -_JUMP_BACK <= ahead <= self.jump_ahead
-        if is_jump and num_restarts >= len(self.offsets):
-            self.offsets.append(self.offsets[-1] + step - ahead)
-            self.latest = latest + step
-            return self.latest, True
-        if is_jump or ahead <= 0:  # no two frames at once, and none is lost
-            self.latest = latest + 0.001
-        return self.latest, self.latest - latest > LONGEST_FRAME
-
-
-class _Restarts:
-    """Counts how often the times of a stream's packets start again."""
-
-    def __init__(self, jump_ahead: float):
-        self.jump_ahead = jump_ahead
-        self.count = 0
-        self.latest: float | None = None
-
-    def count_up_to(self, packet: av.Packet) -> int:
-        if packet.dts is not None:
-            now = float(packet.dts * packet.time_base)
-            if self.latest is not None and not -_JUMP_BACK <= now - self.latest <= self.jump_ahead:
-                self.count += 1
-            self.latest = now
-        return self.count
 
 
 @contextmanager

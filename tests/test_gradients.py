@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification, modeling_s2d
+from s2d_hf import S2DConfig, S2DForImageClassification, S2DForVideoClassification, layers_s2d
 
 from .small_models import TINY, random_inputs, randomise
 
@@ -124,7 +124,7 @@ def test_the_frozen_models_prompt_layers_alone_are_computed_again(monkeypatch):
     """And transformers' switches are the ones that decide."""
     model, calls = make_model("frozen"), []
     inputs = random_inputs(model.config, batch_size=2)
-    for kind in (modeling_s2d.S2DPrompter, modeling_s2d.S2DMLP):  # one in each prompt layer and each block
+    for kind in (layers_s2d.S2DPrompter, layers_s2d.S2DMLP):  # one in each prompt layer and each block
         original = kind.forward
 
         def count(self, *args, kind=kind, original=original, **kwargs):

@@ -11,8 +11,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from s2d_hf.publishing import publish_folder
+from s2d_hf.publishing import check_folder, publish_folder
 from s2d_hf.publishing.files import TRAINING_FILES
+from s2d_hf.publishing.uploading import check_target
 from s2d_hf.trainer.script_errors import ends_in_one_line
 
 
@@ -51,17 +52,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Checks and uploads; see `--help`."""
     arguments = parse_arguments(argv)
     with ends_in_one_line("publish.py", debug=arguments.debug):
-        publish_folder(
+        check_target(arguments.repo_id, arguments.version)  # at once: loading the model takes a while
+        report = check_folder(
             arguments.folder,
+            repo_id=arguments.repo_id,
+            card=arguments.card,
+            leave_out=arguments.leave_out,
+            python=arguments.python,
+            fresh_environment=arguments.fresh_environment,
+        )
+        publish_folder(
+            report,
             arguments.repo_id,
             version=arguments.version,
             private=arguments.private,
             dry_run=arguments.dry_run,
-            card=arguments.card,
-            leave_out=arguments.leave_out,
             allow_other_labels=arguments.allow_other_labels,
-            python=arguments.python,
-            fresh_environment=arguments.fresh_environment,
             commit_message=arguments.message,
         )
 

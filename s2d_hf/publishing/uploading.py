@@ -25,7 +25,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
 from .cards import CARD_NAME, pinned_revisions
-from .folders import FolderReport, Probe, check_folder
+from .folders import FolderReport, check_folder
 
 # https://semver.org
 _SEMVER = re.compile(
@@ -120,7 +120,7 @@ class PublishResult:
 
 
 def publish_folder(
-    folder: str | Path,
+    folder: str | Path | FolderReport,
     repo_id: str,
     *,
     version: str | None = None,
@@ -129,15 +129,9 @@ def publish_folder(
     token: str | None = None,
     revision: str | None = None,
     commit_message: str | None = None,
-    card: str | Path | None = None,
-    leave_out: Sequence[str] = (),
-    leave_out_strays: bool = False,
     keep: Sequence[str] = (),
     allow_missing: bool = False,
     allow_other_labels: bool = False,
-    python: str | Path | None = None,
-    fresh_environment: bool = False,
-    probe: Probe | None = None,
     blocking: bool = True,
     say: Callable[[str], None] = print,
 ) -> PublishResult:
@@ -146,7 +140,8 @@ def publish_folder(
     of the repository that are not in the folder any more are removed; its `.gitattributes` stays as it is.
 
     Args:
-        folder (`str` or `Path`): The model's folder; see [`check_folder`] for what it must be.
+        folder (`str`, `Path` or [`FolderReport`]): The model's folder, see [`check_folder`] for what it must be; or
+            what that found in it, with options of its own.
         repo_id (`str`): `namespace/name`. The repository is created if there is none.
         version (`str`, *optional*): The semantic version that the commit is tagged with: `0.1.0` gives `v0.1.0`.
         private (`bool`, *optional*): Whether a new repository is private.
@@ -154,7 +149,6 @@ def publish_folder(
         token (`str`, *optional*): By default the one of `hf auth login` or `HF_TOKEN`.
         revision (`str`, *optional*): The branch. By default `main`.
         commit_message (`str`, *optional*): By default the version or the folder's name.
-        card, leave_out, leave_out_strays, python, fresh_environment, probe: As for [`check_folder`].
         keep (`Sequence[str]`): Patterns of files of the repository that are not removed.
         allow_missing (`bool`): Upload a draft whose card is not complete. It is said what is missing.
         allow_other_labels (`bool`): Upload over a model of other labels.
@@ -169,18 +163,8 @@ def publish_folder(
         PublishingError: if the repository holds another architecture, other labels or the tag already, if the card
             names a revision that is not there, or if there is no token, no right to write, or no network.
     """
-    _check_repo_id(repo_id)
-    tag = None if version is None else version_tag(version)
-    report = check_folder(
-        folder,
-        repo_id=repo_id,
-        card=card,
-        leave_out=leave_out,
-        leave_out_strays=leave_out_strays,
-        python=python,
-        fresh_environment=fresh_environment,
-        probe=probe,
-    )
+    tag = check_target(repo_id, version)
+    report = folder if isinstance(folder, FolderReport) else check_folder(folder, repo_id=repo_id)
     report.raise_for_problems(allow_missing)
     say(str(report))
     api = HfApi(token=token, library_name="s2d_hf")
@@ -193,7 +177,7 @@ def publish_folder(
     if dry_run:
         say("Nothing was uploaded: this was a dry run.")
         return PublishResult(report, plan)
-    message = commit_message or f"Upload {tag or Path(folder).resolve().name}"
+    message = commit_message or f"Upload {tag or report.folder.resolve().name}"
 
     def upload() -> CommitInfo:
         return _upload(api, report, plan, private, revision, message)
@@ -203,6 +187,22 @@ def publish_folder(
     commit = upload()
     say(f"Uploaded: {commit.commit_url}{'' if tag is None else f', tagged {tag}'}")
     return PublishResult(report, plan, commit)
+
+
+def check_target(repo_id: str, version: str | None) -> str | None:
+    """
+    The tag of a version, if there is one; see [`version_tag`].
+
+    Raises:
+        ValueError: if `repo_id` or `version` is malformed.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"`repo_id`: {error}") from error
+    if repo_id.count("/") != 1:
+        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
+    return None if version is None else version_tag(version)
 
 
 def version_tag(version: str) -> str:
@@ -291,15 +291,6 @@ def format_size(size: int) -> str:
 
 class _NotReached(Exception):
     """The Hub could not be asked."""
-
-
-def _check_repo_id(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"`repo_id`: {error}") from error
-    if repo_id.count("/") != 1:
-        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
 
 
 def _change(name: str, path: Path, sibling: Any, status: str) -> FileChange:

@@ -20,7 +20,7 @@ from ..colors import label_colours, text_colour, to_rgb
 from ..file_names_s2d import is_url
 from ..video_files_s2d import SoundPacket, VideoFile, VideoSource, open_video
 from .fonts import characters_of, escape_missing, find_font, warn_of_escapes
-from .results import FaceTimeline, VideoTimeline
+from .tracks import FaceTimeline, FaceTracks
 
 # decoders of the sound that players expect in an MP4; other sound is encoded anew
 _COPIED_CODECS = ("aac", "ac3", "alac", "eac3", "flac", "libopus", "mp3", "mp3float", "opus")
@@ -33,7 +33,7 @@ _DARK = (18, 18, 18)
 
 
 def annotate_video(
-    timeline: VideoTimeline,
+    timeline: FaceTracks,
     path: str | os.PathLike,
     source: str | os.PathLike | None = None,
     progress: bool = True,
@@ -49,7 +49,7 @@ def annotate_video(
     complete.
 
     Args:
-        timeline ([`VideoTimeline`]): What to draw. Without tracks, the video is only encoded anew.
+        timeline ([`FaceTracks`]): What to draw. Without tracks, the video is only encoded anew.
         path (`str` or `os.PathLike`): The file to write, ending in .mp4; folders that are missing are made.
         source (`str` or `os.PathLike`, *optional*): The video file or http(s) address, if it is no longer where
             `timeline.source` says.
@@ -98,7 +98,7 @@ def _find_source(source: str | os.PathLike | int) -> str:
 
 
 def _write_video(
-    timeline: VideoTimeline,
+    timeline: FaceTracks,
     source: str,
     path: Path,
     progress: bool,
@@ -317,10 +317,10 @@ class FramePainter:
     they are, relative to their faces, as long as they cover none.
 
     Args:
-        timeline ([`VideoTimeline`]): What to draw.
+        timeline ([`FaceTracks`]): What to draw.
     """
 
-    def __init__(self, timeline: VideoTimeline):
+    def __init__(self, timeline: FaceTracks):
         self.timeline = timeline
         self.colours = label_colours(timeline.labels)
         side = min(timeline.width, timeline.height)

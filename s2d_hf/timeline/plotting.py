@@ -11,7 +11,7 @@ import numpy as np
 from ..colors import fade, label_colours, text_colour
 from ..texts_s2d import shorten
 from .fonts import characters_of, escape_missing, find_fonts, warn_of_escapes
-from .results import FaceTimeline, VideoTimeline
+from .tracks import FaceTimeline, FaceTracks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ _FADING = (1.0, 0.8, 0.6, 0.4, 0.2)  # strengths in the legend
 _TICK_STEPS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600)
 
 
-def plot_timeline(timeline: VideoTimeline, path: str | os.PathLike | None = None) -> "Figure":
+def plot_timeline(timeline: FaceTracks, path: str | os.PathLike | None = None) -> "Figure":
     """
     Draws the scores of each face over the time of the whole video.
 
@@ -50,7 +50,7 @@ def plot_timeline(timeline: VideoTimeline, path: str | os.PathLike | None = None
     that has it. Where none has, a label shows `U+5FEB` or the like, which a warning tells, and the title a box.
 
     Args:
-        timeline ([`VideoTimeline`]): What to draw.
+        timeline ([`FaceTracks`]): What to draw.
         path (`str` or `os.PathLike`, *optional*): The file to write, ending in .png, .pdf or .svg; folders that are
             missing are made.
 
@@ -79,7 +79,7 @@ def plot_timeline(timeline: VideoTimeline, path: str | os.PathLike | None = None
 class _TimelineFigure:
     """Lays a timeline out from top to bottom, in inches, so that all rows share one time axis."""
 
-    def __init__(self, timeline: VideoTimeline):
+    def __init__(self, timeline: FaceTracks):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.font_manager import FontProperties

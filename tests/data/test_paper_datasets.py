@@ -605,7 +605,7 @@ class TestRegistry:
         assert sorted(PAPER_DATASETS) == sorted(LABELS)
         assert find_paper_dataset("dfew") is DFEW and find_paper_dataset("rafdb") is RAF_DB
         assert find_paper_dataset("FERV39K") is FERV39K and find_paper_dataset("affectnet7") is AFFECTNET_7
-        with pytest.raises(ValueError, match=r"Unknown benchmark 'AFEW'; .*DFEW"):
+        with pytest.raises(ValueError, match=r"Unknown data set 'AFEW'; .*DFEW"):
             find_paper_dataset("AFEW")
         assert {benchmark.name for benchmark in PAPER_DATASETS.values() if benchmark.kind == "video"} == set(VIDEOS)
 

@@ -161,7 +161,7 @@ MISTAKES = {
     "recipe is a folder": (["videos"], r"There is no recipe videos"),
     "recipe is a video": (["videos/train/dark/0.mp4"], r"0\.mp4 is no YAML file"),
     # benchmarks
-    "benchmark misspelt": (["--benchmark", "DFFW", "--data_root", "DFEW"], r"Unknown benchmark 'DFFW'"),
+    "benchmark misspelt": (["--benchmark", "DFFW", "--data_root", "DFEW"], r"Unknown data set 'DFFW'"),
     "benchmark's folder": (["--benchmark", "DFEW"], r"`data_root` is missing"),
     "drawing's argument": (["--synthetic_data", '{"x": 1}', "--output_dir", "a"], r"`synthetic_data`: .*'x'"),
 }  # fmt: skip
@@ -175,8 +175,8 @@ def test_mistakes_end_in_one_line(argv, message, workplace, monkeypatch):
     assert "\n" not in words or "can't be read" in words
 
 
-BENCHMARK_MISTAKES = {
-    "benchmark": (["DFFW", "--data_root", "DFEW"], r"Unknown benchmark 'DFFW'"),
+FOLD_MISTAKES = {
+    "benchmark": (["DFFW", "--data_root", "DFEW"], r"Unknown data set 'DFFW'"),
     "data_root": (["DFEW", "--data_root", "DFWE"], r"--data_root: there is no folder DFWE"),
     "folds": (["DFEW", "--data_root", "DFEW", "--folds", "7"], r"--folds: DFEW has the folds 1, 2, 3, 4, 5, and no 7"),
     "fold": (["DFEW", "--data_root", "DFEW", "--fold", "2"], r"--fold can't be given here: say --folds"),
@@ -199,10 +199,10 @@ BENCHMARK_MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("argv", "message"), BENCHMARK_MISTAKES.values(), ids=BENCHMARK_MISTAKES)
-def test_benchmark_names_options_as_they_are_typed(argv, message, workplace, monkeypatch):
+@pytest.mark.parametrize(("argv", "message"), FOLD_MISTAKES.values(), ids=FOLD_MISTAKES)
+def test_folds_names_options_as_they_are_typed(argv, message, workplace, monkeypatch):
     argv = [*argv, "--use_cpu", "--bf16", "false", "--fp16", "false", "--disable_tqdm", "true"]
-    words = last_words("benchmark", argv, workplace, monkeypatch)
+    words = last_words("folds", argv, workplace, monkeypatch)
     assert re.search(message, words), words
     assert not re.search(r"`\w+`", words)
 
@@ -263,7 +263,7 @@ def test_debug_is_told_from_the_option_of_transformers(typed, left, is_debug):
     ("name", "argv"),
     [
         ("train", ["nowhere.yaml", "--debug"]),
-        ("benchmark", ["DFFW", "--data_root", "DFEW", "--debug"]),
+        ("folds", ["DFFW", "--data_root", "DFEW", "--debug"]),
         ("ablation", ["nowhere.yaml", "--debug"]),
         ("publish", ["nowhere", "me/model", "--debug"]),
     ],

@@ -1,0 +1,84 @@
+"""Where modules have moved: their old import paths work for one version, with a warning that names the new one."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+# Of a package, modules below it move along. Where a module was divided, all parts, the main one first.
+MOVED: dict[str, tuple[str, ...]] = {
+    "s2d_hf.data.benchmarks": ("s2d_hf.data.paper_datasets",),
+    "s2d_hf.data.face_drawing": ("synthetic.face_drawing", "synthetic.face_shape"),
+    "s2d_hf.data.synthetic_faces": ("synthetic.dataset", "synthetic.clips", "s2d_hf.trainer.landmark_training"),
+    "s2d_hf.model_options": ("s2d_hf.cli.options", "s2d_hf.precision", "s2d_hf.model_loading"),
+    "s2d_hf.prediction_command": ("s2d_hf.cli.predict",),
+    "s2d_hf.prediction_printing": ("s2d_hf.cli.printing", "s2d_hf.texts_s2d"),
+    "s2d_hf.trainer.benchmark_report": ("s2d_hf.metrics.fold_report",),
+    "s2d_hf.trainer.model_card": ("s2d_hf.publishing.card_filling",),
+}
+_RENAMED = {
+    "BENCHMARKS": "PAPER_DATASETS",
+    "Benchmark": "PaperDataset",
+    "find_benchmark": "find_paper_dataset",
+}
+
+
+class _MovedModule(ModuleType):
+    """A module under its old path."""
+
+    parts: list[ModuleType]
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            for part in self.__dict__.get("parts", ()):
+                for known in (name, _RENAMED.get(name, name)):
+                    if hasattr(part, known):
+                        return getattr(part, known)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+class _MovedFinder(MetaPathFinder, Loader):
+    """Asked last, for modules that nobody else finds."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, is_package=True) if _new_places(fullname) else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _MovedModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert isinstance(module, _MovedModule)
+        places = _new_places(module.__name__)
+        try:
+            module.parts = [importlib.import_module(place) for place in places]
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("synthetic"):
+                raise
+            raise ModuleNotFoundError(
+                f"{module.__name__} has moved out of the package, to training/synthetic/ of the repository: put "
+                f"training/ into sys.path, and import {places[0]}.",
+                name=module.__name__,
+            ) from None
+        warnings.warn(
+            f"{module.__name__} has moved to {' and '.join(places)}; the old name goes with the next version.",
+            FutureWarning,
+            stacklevel=2,
+        )
+
+
+def _new_places(name: str) -> tuple[str, ...]:
+    for old, places in MOVED.items():
+        if name == old:
+            return places
+        if name.startswith(f"{old}."):
+            return tuple(f"{place}{name.removeprefix(old)}" for place in places[:1])
+    return ()
+
+
+sys.meta_path.append(_MovedFinder())
