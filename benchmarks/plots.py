@@ -1,5 +1,6 @@
 """The picture of a run: how fast each candidate is, and how the time grows, with what the marks mean."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +63,20 @@ def plot_speed(results: dict[str, Any], path: Path) -> bool:
 
 
 def caption(results: dict[str, Any]) -> str:
-    """What the letters, the bars and the whiskers are."""
-    lines = [f"Medians of {results['settings']['rounds']} rounds, in which all took turns; whiskers: quartiles."]
+    """What the bars and points, their colours and their whiskers are."""
+    settings = results["settings"]
+    lines = [f"Times: medians of {settings['rounds']} rounds, in which all took turns."]
+    if settings["rounds"] > 1:
+        lines[0] += " Whiskers: from the rounds' first quartile to their third."
+    if "training" in results:
+        lines[0] += " Memory: of one step."
     if "forward" in results or "training" in results:
         lines.append(
-            "Blue: ours. (a): the same forward pass written down plainly (benchmarks/plain_model.py), in float32."
-            + (" (b): transformers' VideoMAE, in float32." if "forward" in results else "")
+            "Blue: this model. Plain: its forward pass written down plainly (benchmarks/plain_model.py), in float32."
+            + (" VideoMAE: that of transformers, in float32." if "forward" in results else "")
         )
-    if results["settings"]["against"] is not None:
-        lines.append(f"commit {results['settings']['against']}: the model as it was there, with the same weights.")
+    if settings["against"] is not None:
+        lines.append(f"Commit {settings['against']}: the model as it was there, with the same weights.")
     return "\n".join(lines)
 
 
@@ -79,7 +85,7 @@ def _draw_forward(panel: Any, results: dict[str, Any]) -> None:
     for run, axes in zip(runs, panel.subplots(1, len(runs), squeeze=False)[0], strict=True):
         candidates = run["candidates"]
         speeds = {name: facts["times_as_fast_as_plain"] for name, facts in candidates.items()}
-        _bars(axes, speeds, "times as fast as the plain forward pass (a)")
+        _bars(axes, speeds, "times as fast as the plain forward pass in float32")
         axes.axvline(1, color=_GREY, linewidth=0.8, zorder=0)
         axes.set_title(f"Forward pass, batch of {run['batch']}", loc="left", fontsize=11)
 
@@ -89,7 +95,7 @@ def _draw_training(panel: Any, results: dict[str, Any]) -> None:
     has_memory = all(facts.get("memory") for facts in candidates.values())
     panels = panel.subplots(1, 2, squeeze=False)[0]
     speeds = {name: facts["times_as_fast_as_plain"] for name, facts in candidates.items()}
-    _bars(panels[0], speeds, "times as fast as the plain step (a)")
+    _bars(panels[0], speeds, "times as fast as the plain step in float32")
     panels[0].set_title("Training step, ViT frozen", loc="left", fontsize=11)
     if has_memory:
         sizes = {name: facts["memory"]["call"] / _MIB for name, facts in candidates.items()}
@@ -103,6 +109,11 @@ def _draw_training(panel: Any, results: dict[str, Any]) -> None:
 
 def _is_yardstick(name: str) -> bool:
     return name in (PLAIN, PLAIN_AUTOCAST, VIDEOMAE, VIDEOMAE_FAST) or commit_of(name) is not None
+
+
+def _label(name: str) -> str:
+    """A candidate's name without the letter that the report's tables use for it."""
+    return re.sub(r" \([ab]\)", "", name)
 
 
 def _bars(axes: "Axes", summaries: dict[str, dict[str, Any]], label: str, digits: int = 2) -> None:
@@ -120,7 +131,7 @@ def _bars(axes: "Axes", summaries: dict[str, dict[str, Any]], label: str, digits
         axes.annotate(
             f"{median:,.{digits}f}", (max(median, end), place), (5, 0), textcoords="offset points", va="center", size=9
         )
-    axes.set_yticks(places, list(summaries), fontsize=9)
+    axes.set_yticks(places, [_label(name) for name in summaries], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(high))
     axes.set_xlabel(label, fontsize=9)

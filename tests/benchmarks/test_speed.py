@@ -5,6 +5,7 @@ import mmap
 from dataclasses import replace
 from itertools import count
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -259,6 +260,12 @@ def test_command(tmp_path, monkeypatch, capsys):
     with Image.open(folder / "speed.png") as picture:
         pixels = np.asarray(picture.convert("L"))
     assert pixels.shape[1] > 1000 and pixels.std() > 10
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        plots.plot_speed(results, folder / "speed.svg")
+    drawn = (folder / "speed.svg").read_text()
+    assert ">VideoMAE, fast path<" in drawn and "Plain: its forward pass" in drawn
+    assert "(a)" not in drawn and "(b)" not in drawn  # the letters of the tables
+    assert "Whiskers" not in drawn  # of one round
 
 
 def test_command_against_a_commit(tmp_path, head, monkeypatch):
@@ -284,7 +291,8 @@ def test_command_against_a_commit(tmp_path, head, monkeypatch):
     assert shares[-2].strip() == "1.00" and f"over {name}'s" in text
     share = steps[name]["saved_bytes"] / steps["plain (a)"]["saved_bytes"]
     assert shares[-3].strip() == f"{share:.2f}"
-    assert name in (folder / "speed.png").read_text()
+    drawn = (folder / "speed.png").read_text()
+    assert f"Commit {head}: the model as it was" in drawn and "Whiskers: from the rounds' first quartile" in drawn
 
 
 def test_fast_paths_say_why_they_are_missing(tmp_path, monkeypatch):
