@@ -140,6 +140,15 @@ def face_video(face, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def torch_home(shared, tmp_path) -> Path:
+    """A folder for PyTorch's downloads, in which the default face detector's weights lie already."""
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    shutil.copy(shared / "weights" / "retinaface_mobilenet0.25.pth", checkpoints)
+    return tmp_path / "torch"
+
+
+@pytest.fixture
 def hub() -> Iterator[HubServer]:
     """An empty Hub. This process is offline; give subprocesses `hub.environment(...)`."""
     with HubServer() as server:

@@ -1,8 +1,6 @@
 """The example of docs/onnx.md gives the scores of `pipeline`, without what the package needs."""
 
 import ast
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,22 +18,15 @@ from s2d_hf import (
     S2DImageProcessor,
     S2DVideoProcessor,
 )
-from s2d_hf.cli import build_parser
 from s2d_hf.onnx_export import export_onnx
 from s2d_hf.onnx_metadata import check_preparation, describe_preparation
 
+from .pages import texts
 from .small_models import TINY, random_encoder, randomise
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "onnx.md"
-TEXT = PAGE.read_text(encoding="utf-8")
 SMALL = TINY | {
     "image_size": 224, "patch_size": 32, "landmark_channels": 8, "landmark_size": 14, "num_hidden_layers": 1,
 }  # fmt: skip
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
 def make_model(folder: Path, config: dict, processor: dict, frame_stride: int | None) -> Path:
@@ -64,7 +55,7 @@ def run_example(folder: Path, place: Path, model_file: str = "model.onnx") -> li
     where it finds nothing that it may not import.
     """
     (place / "affectnet7-onnx").symlink_to(folder)
-    (code,) = blocks("python")
+    (code,) = texts("docs/onnx.md", "python")
     blocked = "import sys\nsys.modules.update(dict.fromkeys(['torch', 'torchvision', 'transformers', 's2d_hf']))\n"
     code = blocked + code.replace("model.onnx", model_file)
     for clip in sorted(place.glob("clip?*")):
@@ -150,7 +141,7 @@ def test_example_prepares_pictures_as_the_processor_does(changes, levels):
     processor = S2DImageProcessor(do_landmarks=False, **changes)
     check_preparation(processor, 224, "model")
     settings = describe_preparation(processor)
-    (code,) = blocks("python")
+    (code,) = texts("docs/onnx.md", "python")
     (function,) = (part for part in ast.parse(code).body if getattr(part, "name", None) == "prepare")
     names = {"np": np, "Image": Image, "settings": settings}
     exec(ast.unparse(function), names)
@@ -161,17 +152,3 @@ def test_example_prepares_pictures_as_the_processor_does(changes, levels):
         found = names["prepare"](picture)
         assert found.shape == expected.shape == (3, 224, 224) and expected.std() > 0.1
         assert (np.abs(found - expected) / unit).max() < levels + 0.01
-
-
-def test_all_languages_are_known():
-    assert set(re.findall(r"```(\S+)\n", TEXT)) == {"bash", "python"}
-
-
-def test_commands_are_understood():
-    (command,) = "".join(blocks("bash")).splitlines()
-    build_parser().parse_args(shlex.split(command.removeprefix("s2d-hf ")))
-
-
-def test_links_lead_somewhere():
-    targets = re.findall(r"\]\(([^)\s]+)\)", TEXT)
-    assert targets and all((PAGE.parent / target).exists() for target in targets if "://" not in target)
