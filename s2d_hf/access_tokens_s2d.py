@@ -3,7 +3,9 @@
 import re
 
 # `hf_xxxx...` in an example is none
-HUB_TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:hf_|api_org_)(?=(.)(?!\1{29}))[A-Za-z0-9]{30,}(?![A-Za-z0-9_])", re.ASCII)
+HUB_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_|api_org_)(?=(.)(?!\1{29}))(?P<secret>[A-Za-z0-9]{30,})(?![A-Za-z0-9_])", re.ASCII
+)
 
 
 def refuse_access_tokens(settings: str, refusal: str) -> None:

@@ -163,8 +163,8 @@ def test_five_lines_are_enough(name):
     assert len(first.splitlines()) == 5 and f'revision="{REVISION}"' in first
 
 
-def load_benchmark_script():
-    spec = importlib.util.spec_from_file_location("benchmark_script", ROOT / "training" / "folds.py")
+def load_folds_script():
+    spec = importlib.util.spec_from_file_location("folds_script", ROOT / "training" / "folds.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -172,7 +172,7 @@ def load_benchmark_script():
 
 @pytest.mark.parametrize("name", CARDS)
 def test_commands_are_understood(name):
-    script, commands = load_benchmark_script(), []
+    script, commands = load_folds_script(), []
     for line in "".join(blocks(read(name), "bash")).splitlines():
         program, *arguments = shlex.split(line)
         if program == "s2d-hf":
@@ -183,7 +183,7 @@ def test_commands_are_understood(name):
         else:
             assert [program, *arguments[:2]] == ["accelerate", "launch", "training/folds.py"]
             parsed, more = script.parse_arguments(arguments[2:])
-            benchmark = find_paper_dataset(parsed.benchmark)
+            benchmark = find_paper_dataset(parsed.dataset)
             assert benchmark.name == CARDS[name] and set(parsed.folds or ()) <= set(benchmark.folds)
             recipe = str(script.RECIPES / f"{name.removeprefix('s2d-').rstrip('78')}.yaml")
             read_recipe([recipe, "--data_root", parsed.data_root, "--use_cpu", *more], default=recipe)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..precision import find_precision
 from .isolation import STALL_LIMIT
 from .process_job import find_processes, run_processes
 from .ray_job import run_ray
@@ -83,7 +84,6 @@ def analyse_archive(
         raise ValueError(f"`output` is the folder of the videos, {source}: name another one.")
     if stall_limit is not None and not stall_limit > 0:
         raise ValueError(f"`stall_limit` must be positive, got {stall_limit}.")
-    from ..precision import find_precision
     from ..timeline.analysis import S2DTimeline
 
     begun = _settings_of(output)

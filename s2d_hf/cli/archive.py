@@ -35,7 +35,6 @@ def add_archive_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--stall-limit",
         type=whole_number(1),
-        default=600,
         metavar="SECONDS",
         help="give a video up after so long without progress (default: 600)",
     )
@@ -53,6 +52,7 @@ def _archive(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise ImportError(f'archives need more libraries: pip install "s2d-hf[archive]". ({error})') from error
     hide_loading_bars()
+    given = {} if arguments.stall_limit is None else {"stall_limit": arguments.stall_limit}
     summary = analyse_archive(
         source,
         os.path.expanduser(arguments.output),
@@ -64,7 +64,7 @@ def _archive(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         retry_failed=not arguments.skip_failed,
         progress=not arguments.quiet,
-        stall_limit=arguments.stall_limit,
+        **given,
         **settings,
     )
     if summary is None:  # in a process beside the main one

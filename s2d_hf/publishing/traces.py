@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..access_tokens_s2d import HUB_TOKEN
 from ..texts_s2d import listed
 from .problems import Problem
 
 # The forms are those of GitHub's secret scanning and of the services' own documentation.
 _TOKENS = {
-    "the Hugging Face Hub": r"(?:hf_|api_org_)(?P<secret>[A-Za-z0-9]{30,})(?![A-Za-z0-9_])",
     "GitHub": r"(?:gh[pousr]_(?P<secret>[A-Za-z0-9]{36,})|github_pat_(?P<secret2>\w{40,}))(?!\w)",
     "AWS": r"(?:AKIA|ASIA)(?P<secret>[A-Z2-7]{16})(?![A-Za-z0-9])",
     "OpenAI, Anthropic or the like": (
@@ -24,7 +24,9 @@ _TOKENS = {
     "Google": r"AIza(?P<secret>[\w-]{35})(?![\w-])",
     "npm or PyPI": r"(?:npm_(?P<secret>[A-Za-z0-9]{36})(?!\w)|pypi-(?P<secret2>[\w-]{60,}))",
 }
-_PATTERNS = {service: re.compile(rf"(?<![A-Za-z0-9]){pattern}", re.ASCII) for service, pattern in _TOKENS.items()}
+_PATTERNS = {"the Hugging Face Hub": HUB_TOKEN} | {
+    service: re.compile(rf"(?<![A-Za-z0-9]){pattern}", re.ASCII) for service, pattern in _TOKENS.items()
+}
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
 # not the end of a URL or of another path
 _BEFORE_PATH = r"(?<![\w.~$}-])"
