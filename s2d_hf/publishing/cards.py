@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_s2d import S2DConfig
@@ -50,7 +51,6 @@ _LINK = re.compile(
 _LABEL_ROW = re.compile(r"\s*\|\s*`?(\d+)`?\s*\|((?:\\.|[^|\\])*)\|.*")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?\s*(±\s*\d+(\.\d+)?)?")
 _REVISION = re.compile(r"""\brevision["']?\s*[=:]\s*["']([^"']+)["']""")
-_METADATA = re.compile(r"\s*---[ \t]*\r?\n.*?\r?\n---[ \t]*(\r?\n|$)", re.DOTALL)
 
 
 @dataclass
@@ -163,7 +163,7 @@ def _wrong(text: str) -> Problem:
 
 
 def _body_start(text: str) -> int:
-    match = _METADATA.match(text)
+    match = REGEX_YAML_BLOCK.match(text)
     return 0 if match is None else match.end()
 
 

@@ -1,6 +1,5 @@
 """From a checked folder to a repository on the Hub: what changes there, one commit, a tag."""
 
-import fnmatch
 import hashlib
 import json
 import re
@@ -22,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from .cards import CARD_NAME, pinned_revisions
 from .folders import FolderReport, check_folder
@@ -149,7 +148,8 @@ def publish_folder(
         token (`str`, *optional*): By default the one of `hf auth login` or `HF_TOKEN`.
         revision (`str`, *optional*): The branch. By default `main`.
         commit_message (`str`, *optional*): By default the version or the folder's name.
-        keep (`Sequence[str]`): Patterns of files of the repository that are not removed.
+        keep (`Sequence[str]`): Patterns of files of the repository that are not removed, as huggingface_hub's
+            `ignore_patterns`: `runs/` and `runs/*` are all that is in the folder.
         allow_missing (`bool`): Upload a draft whose card is not complete. It is said what is missing.
         allow_other_labels (`bool`): Upload over a model of other labels.
         blocking (`bool`): Wait until everything is uploaded.
@@ -273,10 +273,8 @@ def plan_upload(
         if name == _KEPT and (change.status == "changed" or plan.creates):
             change = replace(change, status=_HUBS_OWN)
         plan.changes.append(change)
-    for name, sibling in sorted(remote.items()):
-        kept = name == _KEPT or any(fnmatch.fnmatch(name, pattern) for pattern in keep)
-        if name not in report.files and not kept:
-            plan.changes.append(FileChange(name, "removed", sibling.size or 0, sibling.lfs is not None))
+    for name in filter_repo_objects(sorted(remote.keys() - report.files.keys()), ignore_patterns=[_KEPT, *keep]):
+        plan.changes.append(FileChange(name, "removed", remote[name].size or 0, remote[name].lfs is not None))
     return plan
 
 

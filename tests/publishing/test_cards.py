@@ -125,6 +125,8 @@ def test_a_text_without_metadata_is_told_so_once(config):
         "It has no metadata: it must begin with a block of YAML between two lines `---`."
     ]
     assert check_card("---\n\n---\n" + body, config)[0].startswith("Its metadata lack `license`")
+    # with a blank behind the first line, neither the Hub nor huggingface_hub take it for metadata
+    assert check_card(make_card(LABELS).replace("---\n", "--- \n", 1), config) == check_card(body, config)
 
 
 def test_links_and_revisions_are_those_of_text_and_code():

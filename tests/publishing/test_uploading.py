@@ -150,13 +150,15 @@ def test_files_that_do_not_belong_any_more_go_and_kept_ones_stay(publish, server
     old = tmp_path / "old"
     shutil.copytree(folder, old)
     (old / "old_s2d.py").write_text("x = 1\n")
-    (old / "last-checkpoint").mkdir()
-    (old / "last-checkpoint" / "state.json").write_text("{}")
+    for name in ("last-checkpoint", "runs"):
+        (old / name).mkdir()
+        (old / name / "state.json").write_text("{}")
     server.add_model(repo_id, old)
-    done = publish(folder, repo_id, keep=["last-checkpoint/*"], blocking=False)
+    done = publish(folder, repo_id, keep=["last-checkpoint/*", "runs/"], blocking=False)
     assert done["statuses"]["old_s2d.py"] == "removed"
     files = server.files(repo_id)
-    assert set(files) == set(content(folder)) | {".gitattributes", "last-checkpoint/state.json"}
+    kept = {".gitattributes", "last-checkpoint/state.json", "runs/state.json"}
+    assert set(files) == set(content(folder)) | kept
     assert len(server.commits(repo_id)) == 2
 
 
