@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,9 +12,10 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
 
 from ..configuration_s2d import S2DConfig
-from ..markdown import unescape_cell
 from ..texts_s2d import shorten
 from .licenses import LICENSES
 from .problems import Problem
@@ -39,36 +40,26 @@ PIPELINE_TAGS = {
     "S2DForImageClassification": "image-classification",
 }
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})\s*([\w+-]*)")
-_HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)\s*#*\s*")
+# with tables, as the Hub shows them
+_MARKDOWN = MarkdownIt("commonmark").enable("table")
+# links to one's own machine are links too, and are told as they were typed
+_MARKDOWN.validateLink = lambda link: True
+_MARKDOWN.normalizeLink = lambda link: link
+_LINE_BREAK = re.compile(r"\r\n?|\n")
 _TO_BE_WRITTEN = re.compile(r"to be written|\[?more information needed\]?", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 # BibTeX has doubled braces of its own
 _SPACED_PLACEHOLDER = re.compile(r"\{\{\s.*?\s\}\}")
-_LINK = re.compile(
-    r"(?<!\\)!?\[[^\]]*\]\(\s*<?([^)\s>]+)[^)]*\)|(?<!\\)<(?:img|source|a|video)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)"
-)
-_LABEL_ROW = re.compile(r"\s*\|\s*`?(\d+)`?\s*\|((?:\\.|[^|\\])*)\|.*")
+_HTML_LINK = re.compile(r"<(?:img|source|a|video)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?\s*(±\s*\d+(\.\d+)?)?")
 _REVISION = re.compile(r"""\brevision["']?\s*[=:]\s*["']([^"']+)["']""")
-
-
-@dataclass
-class _CodeBlock:
-    language: str
-    lines: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Section:
     level: int
     title: str
-    lines: list[str] = field(default_factory=list)  # without code
-    code: list[_CodeBlock] = field(default_factory=list)
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.code and not any(line.strip() for line in self.lines)
+    blocks: list[SyntaxTreeNode] = field(default_factory=list)  # paragraphs, tables, code and so on
 
 
 def check_card(
@@ -117,18 +108,17 @@ def find_card_problems(
             text = card.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             return [Problem(CARD_NAME, f"The card is no UTF-8 text ({error}): save it as such.")]
-    sections, unclosed = _read_sections(text)
-    problems = [
+    tree = _parse(text)
+    sections = _read_sections(tree)
+    return [
         *_check_metadata(text, config, folder),
         *_check_sections(sections),
-        *_check_placeholders(text),
+        *_check_code(text, tree),
+        *_check_placeholders(text, tree),
         *_check_usage(sections, repo_id),
         *_check_labels(sections, config),
-        *_check_links(sections, folder),
+        *_check_links(tree, folder),
     ]
-    if unclosed:
-        problems.append(Problem(CARD_NAME, "A block of code is not closed: end it with a line of its own fence."))
-    return problems
 
 
 def find_size_problem(name: str, path: Path, limit: int = MAX_CARD_SIZE) -> Problem | None:
@@ -141,17 +131,12 @@ def find_size_problem(name: str, path: Path, limit: int = MAX_CARD_SIZE) -> Prob
 
 def linked_files(card: str) -> list[str]:
     """The relative paths that a card's text links to, pictures among them."""
-    sections, _ = _read_sections(card)
-    return [path for path in dict.fromkeys(_links(sections)) if _is_relative(path)]
+    return list(dict.fromkeys(unquote(urlsplit(link).path) for link in _links(_parse(card)) if _is_relative(link)))
 
 
 def pinned_revisions(card: str) -> list[str]:
     """The revisions that a card's Python code names: `revision="v0.1.0"` or `"revision": "v0.1.0"`."""
-    sections, _ = _read_sections(card)
-    code = [
-        line for section in sections for block in section.code if block.language == "python" for line in block.lines
-    ]
-    return list(dict.fromkeys(_REVISION.findall("\n".join(code))))
+    return list(dict.fromkeys(_REVISION.findall("\n".join(_python_code(_parse(card))))))
 
 
 def _missing(text: str) -> Problem:
@@ -167,40 +152,34 @@ def _body_start(text: str) -> int:
     return 0 if match is None else match.end()
 
 
-def _walk(text: str) -> Iterator[tuple[str, str | None, bool]]:
-    """Each line, the language of the block of code that it belongs to (`None` outside), and whether it is a fence."""
-    fence, language = None, None
-    for line in text.splitlines():
-        match = _FENCE.match(line)
-        if match is None or (fence is not None and not _closes(match, fence)):
-            yield line, language, False
-        elif fence is None:
-            fence, language = match.group(1), match.group(2).lower()
-            yield line, language, True
+def _parse(text: str) -> SyntaxTreeNode:
+    """The Markdown below the metadata; its blocks have the lines of the whole text."""
+    start = _body_start(text)
+    return SyntaxTreeNode(_MARKDOWN.parse("\n" * len(_LINE_BREAK.findall(text[:start])) + text[start:]))
+
+
+def _read_sections(tree: SyntaxTreeNode) -> list[_Section]:
+    """The card at its headings, what is before the first one among them."""
+    sections = [_Section(0, "")]
+    for block in tree.children:
+        if block.type == "heading":
+            sections.append(_Section(int(block.tag[1:]), block.children[0].content))
         else:
-            yield line, language, True
-            fence, language = None, None
+            sections[-1].blocks.append(block)
+    return sections
 
 
-def _closes(match: re.Match[str], fence: str) -> bool:
-    return match.group(1).startswith(fence) and match.string.strip() == match.group(1)
+def _find(blocks: Sequence[SyntaxTreeNode], *types: str) -> list[SyntaxTreeNode]:
+    """The parts of some types, in their order, at any depth."""
+    return [node for block in blocks for node in block.walk() if node.type in types]
 
 
-def _read_sections(text: str) -> tuple[list[_Section], bool]:
-    """The card's text at its headings, what is before the first one among them; whether a fence stays open."""
-    sections, is_open = [_Section(0, "")], False
-    for line, language, is_fence in _walk(text[_body_start(text) :]):
-        if is_fence:
-            is_open = not is_open
-            if is_open:
-                sections[-1].code.append(_CodeBlock(language))
-        elif language is not None:
-            sections[-1].code[-1].lines.append(line)
-        elif (heading := _HEADING.fullmatch(line)) is not None:
-            sections.append(_Section(len(heading.group(1)), heading.group(2)))
-        else:
-            sections[-1].lines.append(line)
-    return sections, is_open
+def _language(fence: SyntaxTreeNode) -> str:
+    return next(iter(fence.info.lower().split()), "")
+
+
+def _python_code(*blocks: SyntaxTreeNode) -> list[str]:
+    return [fence.content for fence in _find(blocks, "fence") if _language(fence) == "python"]
 
 
 def _belonging_to(sections: list[_Section], title: str) -> list[_Section]:
@@ -225,7 +204,7 @@ def _check_sections(sections: list[_Section]) -> Iterator[Problem]:
             yield _missing(f"The section `## {title}` is missing.")
         elif titles.count(title) > 1:
             yield _wrong(f"The section `## {title}` is there {titles.count(title)} times.")
-        elif all(section.is_empty for section in _belonging_to(sections, title)):
+        elif not any(section.blocks for section in _belonging_to(sections, title)):
             yield _missing(f"The section `## {title}` is empty.")
     present = list(dict.fromkeys(title for title in titles if title in REQUIRED_SECTIONS))
     wanted = [title for title in REQUIRED_SECTIONS if title in present]
@@ -233,13 +212,24 @@ def _check_sections(sections: list[_Section]) -> Iterator[Problem]:
         yield _wrong(f"The sections are in another order than this one: {', '.join(wanted)}.")
 
 
-def _check_placeholders(text: str) -> Iterator[Problem]:
-    for number, (line, language, _) in enumerate(_walk(text), start=1):
-        pattern = _SPACED_PLACEHOLDER if language in ("bibtex", "latex", "tex") else _PLACEHOLDER
+def _check_code(text: str, tree: SyntaxTreeNode) -> Iterator[Problem]:
+    lines = _LINE_BREAK.split(text)
+    for fence in _find([tree], "fence"):
+        first, end = fence.map
+        last = lines[end - 1].strip(" \t>")
+        if end - 1 == first or not last.startswith(fence.markup) or last.strip(fence.markup[0]):
+            yield _wrong("A block of code is not closed: end it with a line of its own fence.")
+
+
+def _check_placeholders(text: str, tree: SyntaxTreeNode) -> Iterator[Problem]:
+    formulas = [fence.map for fence in _find([tree], "fence") if _language(fence) in ("bibtex", "latex", "tex")]
+    for number, line in enumerate(_LINE_BREAK.split(text)):
+        is_formula = any(first <= number < end for first, end in formulas)
+        pattern = _SPACED_PLACEHOLDER if is_formula else _PLACEHOLDER
         found = _TO_BE_WRITTEN.search(line) or pattern.search(line)
         if found is not None:
             shown = shorten(line.strip(), 100, keep="end")
-            yield _missing(f"Line {number} is not written yet, it has `{found.group(0)}`: {shown!r}.")
+            yield _missing(f"Line {number + 1} is not written yet, it has `{found.group(0)}`: {shown!r}.")
 
 
 def _check_metadata(text: str, config: S2DConfig | None, folder: str | Path | None) -> Iterator[Problem]:
@@ -334,10 +324,10 @@ def _check_result(result: EvalResult, task: str | None) -> Iterator[Problem]:
 
 
 def _check_usage(sections: list[_Section], repo_id: str | None) -> Iterator[Problem]:
-    usage = _belonging_to(sections, "How to use")
-    if all(section.is_empty for section in usage):
+    usage = [block for section in _belonging_to(sections, "How to use") for block in section.blocks]
+    if not usage:
         return  # said already
-    code = ["\n".join(block.lines) for section in usage for block in section.code if block.language == "python"]
+    code = _python_code(*usage)
     if not code:
         yield _missing("There is no block of Python code under `## How to use`.")
     elif repo_id is not None and not any(re.search(rf"[\"']{re.escape(repo_id)}[\"']", block) for block in code):
@@ -345,10 +335,10 @@ def _check_usage(sections: list[_Section], repo_id: str | None) -> Iterator[Prob
 
 
 def _check_labels(sections: list[_Section], config: S2DConfig | None) -> Iterator[Problem]:
-    section = _belonging_to(sections, "Labels")
-    if all(part.is_empty for part in section):
+    blocks = [block for section in _belonging_to(sections, "Labels") for block in section.blocks]
+    if not blocks:
         return  # said already
-    labels = _read_labels([line for part in section for line in part.lines])
+    labels = _read_labels(blocks)
     if labels is None:
         yield _missing(
             "`## Labels` must list the labels in the order of the classes: in a table whose rows begin with the "
@@ -360,32 +350,39 @@ def _check_labels(sections: list[_Section], config: S2DConfig | None) -> Iterato
             yield _wrong(f"`## Labels` lists {', '.join(labels)}, and the model has {', '.join(expected)}.")
 
 
-def _read_labels(lines: list[str]) -> list[str] | None:
-    rows = [match for line in lines if (match := _LABEL_ROW.fullmatch(line)) is not None]
+def _read_labels(blocks: Sequence[SyntaxTreeNode]) -> list[str] | None:
+    rows = [[_text(cell) for cell in _find([row], "td")] for row in _find(blocks, "tr")]
+    rows = [row for row in rows if len(row) > 1 and re.fullmatch("[0-9]+", row[0])]
     if rows:
-        if [int(row.group(1)) for row in rows] != list(range(len(rows))):
+        if [int(row[0]) for row in rows] != list(range(len(rows))):
             return None
-        return [_plain(row.group(2)) for row in rows]
-    for paragraph in re.split(r"\n\s*\n", "\n".join(lines)):
-        names = [_plain(name) for name in paragraph.rsplit(":", 1)[-1].strip().rstrip(".").split(",")]
+        return [_without_marks(row[1]) for row in rows]
+    for paragraph in _find(blocks, "paragraph"):
+        names = [_without_marks(name) for name in _text(paragraph).rsplit(":", 1)[-1].rstrip(".").split(",")]
         # a sentence has commas as well
         if len(names) > 1 and all(0 < len(name.split()) <= 3 for name in names):
             return names
     return None
 
 
-def _plain(text: str) -> str:
-    return _without_marks(unescape_cell(text))
+def _text(block: SyntaxTreeNode) -> str:
+    """What a reader sees of a paragraph or a cell."""
+    parts = _find([block], "text", "code_inline", "html_inline", "softbreak", "hardbreak")
+    return "".join(part.content or " " for part in parts).strip()
 
 
 def _without_marks(text: str) -> str:
     return " ".join(text.split()).strip("`*_\"'").strip()
 
 
-def _links(sections: list[_Section]) -> Iterator[str]:
-    for section in sections:
-        for match in _LINK.finditer("\n".join(section.lines)):
-            yield match.group(1) or match.group(2)
+def _links(tree: SyntaxTreeNode) -> Iterator[str]:
+    for node in _find([tree], "link", "image", "html_inline", "html_block"):
+        if node.type == "link":
+            yield str(node.attrs["href"])
+        elif node.type == "image":
+            yield str(node.attrs["src"])
+        else:
+            yield from _HTML_LINK.findall(node.content)
 
 
 def _is_relative(link: str) -> bool:
@@ -393,8 +390,8 @@ def _is_relative(link: str) -> bool:
     return not parts.scheme and not parts.netloc and bool(parts.path) and not parts.path.startswith("/")
 
 
-def _check_links(sections: list[_Section], folder: str | Path | None) -> Iterator[Problem]:
-    for link in dict.fromkeys(_links(sections)):
+def _check_links(tree: SyntaxTreeNode, folder: str | Path | None) -> Iterator[Problem]:
+    for link in dict.fromkeys(_links(tree)):
         parts = urlsplit(link)
         if parts.scheme == "file" or (not parts.scheme and not parts.netloc and parts.path.startswith("/")):
             yield _wrong(f"It links to {link}, a place on one machine: link to a file of the folder or a web page.")

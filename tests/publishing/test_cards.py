@@ -138,6 +138,50 @@ def test_links_and_revisions_are_those_of_text_and_code():
     assert pinned_revisions(card) == ["v0.1.0", "main"]
 
 
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("[![badge](a.png)](b.md)", ["b.md", "a.png"]),
+        ("![face][one]\n\n[one]: a.png 'A face'", ["a.png"]),
+        ("![face](<my face.png>) ![face](my%20face.png)", ["my face.png"]),
+        ("[face](face_(1).png)", ["face_(1).png"]),
+        ("![a [small] face](a.png)", ["a.png"]),
+        ("### [A title](a.png)\n\nText.", ["a.png"]),
+        ("> | face |\n> | --- |\n> | ![face](a.png) |", ["a.png"]),
+        ("<p align='center'>\n  <img width='3' src='a.png'>\n</p>", ["a.png"]),
+        ("`[code](a.png)` and \\[this](a.png)", []),
+        ("    ![code](a.png)\n\n- ```\n  ![code](a.png)\n  ```", []),
+        ("<!-- ![face](a.png) -->", []),
+        ("[x](https://example.com/a.png) <https://example.com/b.png> [y](#part) [z](mailto:a@example.com)", []),
+    ],
+)
+def test_links_are_those_that_readers_see(text, files, tmp_path):
+    assert linked_files(text) == files
+    problems = check_card(make_card(LABELS).replace("Tests.", text), folder=tmp_path)
+    assert all("the folder has no such file" in problem for problem in problems) and bool(problems) == bool(files)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("## Citation\n", "<!--\n## Citation\n-->\n", "`## Citation` is missing"),
+        ("# made-up\n", "made-up\n=======\n\n# again\n", "2 headings with one `#` (made-up, again)"),
+        ("## Training data\n\nNone.", "Training data\n---\n\nNone.", None),
+        ("Tests.\n", "- ```\n  # code\n  ```\n", None),
+        ("Tests.\n", "~~~~ text\n# code\n~~~\n```\n~~~~\n", None),
+        ("Tests.\n", "- ```\n  # code\n", "is not closed"),
+        ("| 2 | no face |", "| 2 | <b>no</b>&nbsp;face |", "<b>no</b> face, and the model has"),
+        ("| 2 | no face |", "| 2 | **no face** | really |", None),
+        ("| --- | --- |\n", "", "must list the labels"),  # no table without it
+    ],
+)
+def test_parts_are_those_that_readers_see(old, new, problem, config):
+    card = make_card(LABELS)
+    assert card.count(old) == 1
+    found = check_card(card.replace(old, new), config)
+    assert (len(found) == 1 and problem in found[0]) if problem else found == []
+
+
 def test_a_card_that_is_no_text(tmp_path):
     path = Path(tmp_path, "README.md")
     path.write_bytes(b"---\n\xff\n---\n")
