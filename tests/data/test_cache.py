@@ -112,6 +112,33 @@ def test_items_are_those_of_the_dataset(settings, shard_size, samples, images, t
     assert list((tmp_path / "cache").iterdir()) == [clips.folder]
 
 
+def test_items_are_those_that_datasets_keeps(samples, tmp_path):
+    """Frames, features, labels and names, in Arrow by another way than ours."""
+    processor, dataset = make_processor(num_frames=4), ClipDataset(samples, **EVEN)
+
+    def generate():
+        for index in range(len(dataset)):
+            item = ClipCollator(processor)([dataset[index]])
+            pixels = processor.normalise_frames(item["frames"].flatten(0, 1))
+            features = processor.compute_landmarks(pixels)["landmark_features"]
+            yield {**dataset[index], "frames": item["frames"][0].numpy(), "landmark_features": features.numpy()}
+
+    first = next(generate())
+    columns = {"labels": datasets.Value("int64"), "name": datasets.Value("string")}
+    for name, dtype in (("frames", "uint8"), ("landmark_features", "float32")):
+        columns[name] = datasets.Array4D(first[name].shape, dtype)
+    kept = datasets.Dataset.from_generator(
+        generate, features=datasets.Features(columns), cache_dir=str(tmp_path / "arrow")
+    ).with_format("numpy")
+    clips = cached(dataset, tmp_path / "cache", processor, shard_size=100_000)
+    assert len(clips) == len(kept) == 4
+    for item, expected in zip(clips, kept, strict=True):
+        assert item.keys() == expected.keys()
+        assert np.array_equal(item["frames"].numpy(), expected["frames"])
+        assert np.allclose(item["landmark_features"].numpy(), expected["landmark_features"], atol=1e-5)
+        assert (item["labels"], item["name"]) == (expected["labels"], expected["name"])
+
+
 @pytest.mark.parametrize("settings", [EVEN, WINDOWS, IMAGES], ids=["even", "windows", "images"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_features_are_those_of_the_processor(settings, dtype, samples, images, tmp_path):
