@@ -140,8 +140,11 @@ def _check_accelerate(argv: Sequence[str]) -> None:
 
 
 def _check_pip(argv: Sequence[str]) -> None:
-    """`install -q -e .`, with extras that there are."""
+    """`install -q -e .`, with extras that there are; or a tool that the project has a configuration for."""
     *start, package = argv
+    if argv == ["install", "pre-commit"]:
+        assert (ROOT / ".pre-commit-config.yaml").is_file()
+        return
     assert [argument for argument in start if argument != "-q"] == ["install", "-e"]
     extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", package).group(1)
     known = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1]
@@ -153,7 +156,12 @@ def _check_ruff(argv: Sequence[str]) -> None:
     subprocess.run([sys.executable, "-m", "ruff", *argv, "--help"], check=True, capture_output=True)
 
 
+def _check_pre_commit(argv: Sequence[str]) -> None:
+    assert argv in (["install"], ["run", "--all-files"])
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
+    "pre-commit": _check_pre_commit,
     "s2d-hf": MODULES["s2d_hf.cli"],
     "python": _check_python,
     "python3": _check_python,
