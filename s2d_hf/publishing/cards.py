@@ -1,6 +1,7 @@
 """Whether a model card is complete and its metadata valid."""
 
 import math
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,8 @@ def find_size_problem(name: str, path: Path, limit: int = MAX_CARD_SIZE) -> Prob
 
 def linked_files(card: str) -> list[str]:
     """The relative paths that a card's text links to, pictures among them."""
-    return list(dict.fromkeys(unquote(urlsplit(link).path) for link in _links(_parse(card)) if _is_relative(link)))
+    paths = (unquote(urlsplit(link).path) for link in _links(_parse(card)) if _is_relative(link))
+    return list(dict.fromkeys(posixpath.normpath(path) for path in paths))
 
 
 def pinned_revisions(card: str) -> list[str]:

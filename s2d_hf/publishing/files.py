@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from huggingface_hub.utils import filter_repo_objects
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..landmark_encoders_s2d import LANDMARK_WEIGHTS_NAME
@@ -77,7 +78,7 @@ def sort_files(
     def visit(directory: Path) -> None:
         for path in sorted(directory.iterdir()):
             name = path.relative_to(folder).as_posix()
-            if is_left_out(name, leave_out):
+            if is_left_out(f"{name}/" if path.is_dir() else name, leave_out):
                 files.left_out.append(f"{name}/" if path.is_dir() else name)
             elif path.is_symlink() and not _is_inside(path, root):
                 refuse(name, "It is a symbolic link to what is not in the folder: put the file itself there.")
@@ -108,8 +109,9 @@ def sort_files(
 
 
 def is_left_out(name: str, leave_out: Sequence[str]) -> bool:
-    """Whether a pattern fits a path in the folder, or its last part."""
-    return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(Path(name).name, pattern) for pattern in leave_out)
+    """Whether a pattern fits a path in the folder, or its last part; `runs/` is all that lies in that folder."""
+    names = (name, name.rstrip("/"), Path(name).name)
+    return len(list(filter_repo_objects(names, ignore_patterns=list(leave_out)))) < len(names)
 
 
 def find_unreadable(files: Mapping[str, Path]) -> list[Problem]:

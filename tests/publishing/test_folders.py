@@ -313,6 +313,7 @@ def test_files_are_left_out_if_asked(folder):
     assert report.problems == [] and set(report.left_out) == {"checkpoint-3/", "train.log", ".cache/"}
     assert check_folder(folder, leave_out_strays=True, probe=probe).files == report.files
     assert not {"train.log", "checkpoint-3", ".cache"} & probe.calls[0][0]
+    assert check_folder(folder, leave_out=["*.log", "checkpoint-3/", ".cache/*"], probe=probe).files == report.files
     # what the model needs is missed where it is left out
     (problem,) = problems_of(folder, leave_out=["*.log", "checkpoint-*", ".*", "landmark_encoder.*"])
     assert problem.startswith("landmark_encoder.safetensors: It is not there")
@@ -322,7 +323,7 @@ def test_pictures_of_the_card_belong_to_it(folder):
     (folder / "pictures").mkdir()
     for name in ("shown.png", "other.png"):
         Image.new("RGB", (2, 2)).save(folder / "pictures" / name)
-    replace_text(folder / "README.md", "Of nothing.", "![Shown](pictures/shown.png)")
+    replace_text(folder / "README.md", "Of nothing.", "![Shown](./pictures/shown.png)")
     report = check_folder(folder, probe=Probe())
     assert "pictures/shown.png" in report.files and "pictures/other.png" not in report.files
     assert [problem.where for problem in report.problems] == ["pictures/other.png"]
