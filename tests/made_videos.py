@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 HEIGHT, WIDTH, BARS = 96, 160, 10
+# libx265's parameters for groups of pictures that reach into each other
+X265 = "log-level=none:open-gop=1:keyint=50:min-keyint=50:bframes=3:scenecut=0"
 
 
 def numbered(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:

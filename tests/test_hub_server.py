@@ -7,7 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 
-from .hub_server import card_problems
+from .hub_cards import card_problems
 
 # prints what each call ends with: the class of the client's error and its status
 CLIENT = """

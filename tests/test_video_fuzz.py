@@ -2,7 +2,8 @@
 
 import pytest
 
-from .fuzz_videos import KINDS, fuzz, mutate, write_sources
+from .damaged_videos import KINDS, mutate, write_sources
+from .fuzz_videos import fuzz
 
 
 @pytest.fixture(scope="module")

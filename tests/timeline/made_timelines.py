@@ -8,10 +8,12 @@ import skimage.transform
 
 from s2d_hf.labels import LABELS
 from s2d_hf.timeline import FaceTimeline, VideoTimeline
+from s2d_hf.timeline.annotation import FramePainter
 from s2d_hf.timeline.results import find_segments
 
 # x1, y1, x2, y2 of the square around the astronaut's face, 512x512
 ASTRONAUT_BOX = (158, 54, 288, 184)
+SURE = np.tile([0.5, 0.04, 0.24, 0.12, 0.05, 0.03, 0.02], (10, 1))  # of the labels of DFEW: "happy" above all
 
 
 def smooth_scores(num_windows: int, num_labels: int, seed: int = 0, change: float = 0.35) -> np.ndarray:
@@ -87,3 +89,15 @@ def made_timeline(
 ) -> VideoTimeline:
     """The timeline of a video of `size` (width, height) with these faces."""
     return VideoTimeline(source, tuple(labels), duration, *size, 8.0, list(faces), list(cuts))
+
+
+def sure_timeline(*boxes: tuple[float, ...], size: tuple[int, int] = (640, 360), **options) -> VideoTimeline:
+    """A timeline of faces that are happy for `end` = 10 seconds."""
+    faces = [made_face(i + 1, scores=SURE, box=box, thumbnails=False, **options) for i, box in enumerate(boxes)]
+    return made_timeline(*faces, size=size)
+
+
+def draw_on_grey(timeline: VideoTimeline, time: float = 5.0, grey: int = 128) -> np.ndarray:
+    frame = np.full((timeline.height, timeline.width, 3), grey, np.uint8)
+    FramePainter(timeline).draw(frame, time)
+    return frame
