@@ -33,6 +33,7 @@ from s2d_hf import (
 )
 from s2d_hf.conversion import convert_checkpoint
 
+from .detector_weights import SHARED, find_weights
 from .hub_server import HubServer
 from .small_models import TINY, random_inputs, randomise
 from .videos import write_video
@@ -44,7 +45,6 @@ settings.register_profile("short", max_examples=100, deadline=None, derandomize=
 settings.register_profile("long", max_examples=3000, deadline=None, database=None)
 settings.load_profile("short")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 
 
@@ -65,6 +65,16 @@ def golden(shared) -> dict[str, torch.Tensor]:
 def official_state(golden) -> dict[str, torch.Tensor]:
     """A state dict under the authors' names."""
     return {name.removeprefix("official."): tensor for name, tensor in golden.items() if name.startswith("official.")}
+
+
+@pytest.fixture(scope="session")
+def retinaface_weights() -> Path:
+    return find_weights("retinaface")
+
+
+@pytest.fixture(scope="session")
+def yunet_weights() -> Path:
+    return find_weights("yunet")
 
 
 @pytest.fixture(scope="session")

@@ -65,16 +65,14 @@ def test_remote_code_in_a_new_environment_without_the_package(hub, converted, im
     check_round_trip(hub, python, converted, face_video, tmp_path)
 
 
-def test_wheel_with_its_dependencies_in_a_new_environment(converted, face_video, shared, tmp_path):
+def test_wheel_with_its_dependencies_in_a_new_environment(converted, face_video, retinaface_weights, tmp_path):
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", ROOT]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     python = new_environment(tmp_path / "wheel")
     subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=True)
-    weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
     command = [python.parent / "s2d-hf", "predict", face_video, "--model", converted, "--plot", "plot.png"]
-    run = subprocess.run(
-        [*command, "--face-detector-weights", weights], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    command += ["--face-detector-weights", retinaface_weights]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("{") and (tmp_path / "plot.png").stat().st_size > 1000

@@ -16,15 +16,14 @@ from s2d_hf.face_detection_s2d import _DOWNLOADS, FACE_DETECTORS, FaceDetector, 
 
 from .face_videos import PlacedFace, draw_faces
 
-WEIGHTS = {"retinaface": "retinaface_mobilenet0.25.pth", "yunet": "face_detection_yunet_2026may.onnx"}
 # of the astronaut's face in scikit-image's picture, drawn by hand: x1, y1, x2, y2
 ASTRONAUT = (178, 60, 268, 178)
 WIDTH = 512  # of the picture
 
 
-@pytest.fixture(scope="module", params=list(WEIGHTS))
-def detector(request, shared) -> FaceDetector:
-    return FaceDetector(request.param, shared / "weights" / WEIGHTS[request.param])
+@pytest.fixture(scope="module", params=["retinaface", "yunet"])
+def detector(request) -> FaceDetector:
+    return FaceDetector(request.param, request.getfixturevalue(f"{request.param}_weights"))
 
 
 @pytest.fixture(scope="module")
@@ -117,16 +116,15 @@ def test_frames_without_faces(detector):
     assert detector([]) == []
 
 
-def test_threshold(shared):
+def test_threshold(yunet_weights):
     frame = draw_faces([PlacedFace((320, 180), 160)])
-    path = shared / "weights" / WEIGHTS["yunet"]
-    ((*_, confidence),) = FaceDetector("yunet", path)([frame])[0]
-    assert len(FaceDetector("yunet", path, threshold=confidence - 0.01)([frame])[0]) == 1
-    assert len(FaceDetector("yunet", path, threshold=confidence + 0.01)([frame])[0]) == 0
+    ((*_, confidence),) = FaceDetector("yunet", yunet_weights)([frame])[0]
+    assert len(FaceDetector("yunet", yunet_weights, threshold=confidence - 0.01)([frame])[0]) == 1
+    assert len(FaceDetector("yunet", yunet_weights, threshold=confidence + 0.01)([frame])[0]) == 0
 
 
-def test_what_is_no_box_is_left_out(shared, monkeypatch):
-    detector = FaceDetector("yunet", shared / "weights" / WEIGHTS["yunet"])
+def test_what_is_no_box_is_left_out(yunet_weights, monkeypatch):
+    detector = FaceDetector("yunet", yunet_weights)
     good, better = [10.0, 20.0, 30.0, 45.0, 0.7], [50.0, 20.0, 70.0, 45.0, 0.9]
     broken = [[math.nan, 0, 5, 5, 0.9], [0, 0, math.inf, 5, 0.9], [30, 0, 20, 5, 0.9], [0, 9, 5, 9, 0.9]]
     rows = [good, *broken, [0, 0, 5, 5, 0.59], better]
@@ -134,8 +132,8 @@ def test_what_is_no_box_is_left_out(shared, monkeypatch):
     np.testing.assert_array_equal(detector([np.zeros((100, 100, 3), np.uint8)])[0], [better, good])
 
 
-def test_max_size_bounds_what_the_detector_sees(shared):
-    small = FaceDetector("yunet", shared / "weights" / WEIGHTS["yunet"], max_size=32)
+def test_max_size_bounds_what_the_detector_sees(yunet_weights):
+    small = FaceDetector("yunet", yunet_weights, max_size=32)
     assert len(small([skimage.data.astronaut()])[0]) == 0  # its face has 7 pixels
 
 
@@ -173,10 +171,11 @@ def test_blazeface_needs_its_anchors(blazeface_weights, tmp_path):
         FaceDetector("blazeface", path)
 
 
-def test_scrfd_says_what_to_install(shared, monkeypatch):
+def test_scrfd_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    (tmp_path / "scrfd.onnx").touch()
     with pytest.raises(ImportError, match="pip install onnxruntime"):
-        FaceDetector("scrfd", shared / "weights" / WEIGHTS["yunet"])
+        FaceDetector("scrfd", tmp_path / "scrfd.onnx")
 
 
 def test_unknown_detectors_and_missing_weights(tmp_path):
@@ -201,20 +200,20 @@ def test_files_that_are_no_weights(name, tmp_path):
             FaceDetector(name, tmp_path / file)
 
 
-def test_weights_of_another_detector(shared, sfd_weights):
+def test_weights_of_another_detector(retinaface_weights, yunet_weights, sfd_weights):
     for name, path in (
-        ("retinaface", shared / "weights" / WEIGHTS["yunet"]),
+        ("retinaface", yunet_weights),
         ("retinaface", sfd_weights),
-        ("yunet", shared / "weights" / WEIGHTS["retinaface"]),
-        ("sfd", shared / "weights" / WEIGHTS["retinaface"]),
+        ("yunet", retinaface_weights),
+        ("sfd", retinaface_weights),
     ):
         with pytest.raises(ValueError, match=f"{path.name} does not hold the weights of the face detector {name}"):
             FaceDetector(name, path)
 
 
-def test_devices_are_told_from_weights(shared):
+def test_devices_are_told_from_weights(retinaface_weights):
     with pytest.raises(ValueError, match="run on cpu, cuda, mps, not on `device` 'meta'"):
-        FaceDetector("retinaface", shared / "weights" / WEIGHTS["retinaface"], device="meta")
+        FaceDetector("retinaface", retinaface_weights, device="meta")
 
 
 @pytest.fixture
@@ -266,8 +265,8 @@ def test_weights_are_not_unpickled(tmp_path):
     assert not (tmp_path / "written").exists()
 
 
-def test_opencv_is_quiet_while_yunet_is_loaded_and_as_loud_as_before_afterwards(shared, capfd):
+def test_opencv_is_quiet_while_yunet_is_loaded_and_as_loud_as_before_afterwards(yunet_weights, capfd):
     level = cv2.utils.logging.getLogLevel()
-    FaceDetector("yunet", shared / "weights" / "face_detection_yunet_2026may.onnx")
+    FaceDetector("yunet", yunet_weights)
     assert capfd.readouterr().err == ""
     assert cv2.utils.logging.getLogLevel() == level

@@ -152,8 +152,8 @@ def test_normalised_images_pass_when_told_so(processor, face):
 
 
 @pytest.fixture(scope="module")
-def yunet(shared) -> str:
-    return str(shared / "weights" / "face_detection_yunet_2026may.onnx")
+def yunet(yunet_weights) -> str:
+    return str(yunet_weights)
 
 
 @pytest.fixture(scope="module")

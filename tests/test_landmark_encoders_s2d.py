@@ -158,11 +158,11 @@ READ_BY_EYE = {
 }  # fmt: skip
 
 
-def test_points_on_a_real_face(mobilefacenet, shared):
+def test_points_on_a_real_face(mobilefacenet, retinaface_weights):
     picture = skimage.data.astronaut()
     from face_alignment.detection.retinaface import FaceDetector
 
-    detector = FaceDetector("cpu", path_to_detector=str(shared / "weights" / "retinaface_mobilenet0.25.pth"))
+    detector = FaceDetector("cpu", path_to_detector=str(retinaface_weights))
     x0, y0, x1, y1 = detector.detect_from_image(picture)[0][:4]
     side = round(1.2 * min(x1 - x0, y1 - y0))
     left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)

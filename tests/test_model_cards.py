@@ -193,7 +193,7 @@ def test_commands_are_understood(name):
 
 
 def test_python_runs_with_remote_code_of_the_pinned_version(
-    hub, clean_python, converted, image_folder, face, face_video, shared, tmp_path
+    hub, clean_python, converted, image_folder, face, face_video, retinaface_weights, tmp_path
 ):
     """Every block of every card. What `main` holds by then is of no use: only the pinned version can answer."""
     (tmp_path / "later").mkdir()
@@ -203,7 +203,7 @@ def test_python_runs_with_remote_code_of_the_pinned_version(
     for folder in (work, checkpoints):
         folder.mkdir(parents=True)
     # in place of the download of the detector's weights
-    (checkpoints / "retinaface_mobilenet0.25.pth").symlink_to(shared / "weights" / "retinaface_mobilenet0.25.pth")
+    (checkpoints / "retinaface_mobilenet0.25.pth").symlink_to(retinaface_weights)
     for video in ("face.mp4", "meeting.mp4"):
         (work / video).symlink_to(face_video)
     for picture in ("face.jpg", "photograph.jpg"):

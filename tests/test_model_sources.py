@@ -86,10 +86,9 @@ def elsewhere(hub, checkpoint, landmark_state, tmp_path) -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def predict(face_video, shared) -> list[object]:
+def predict(face_video, yunet_weights) -> list[object]:
     """`s2d-hf predict` without a model, but with the face detector's weights."""
-    weights = shared / "weights" / "face_detection_yunet_2026may.onnx"
-    options = ["--face-detector", "yunet", "--face-detector-weights", weights, "--device", "cpu"]
+    options = ["--face-detector", "yunet", "--face-detector-weights", yunet_weights, "--device", "cpu"]
     return ["predict", face_video, *options, "--detect-every", 8, "--fps", 4]
 
 
@@ -118,7 +117,9 @@ def test_first_answer_downloads_and_converts_and_the_second_does_not(predict, el
 
 
 @pytest.mark.parametrize("offline", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
-def test_without_a_network_it_says_what_to_fetch(elsewhere, face_video, shared, checkpoint, tmp_path, offline):
+def test_without_a_network_it_says_what_to_fetch(
+    elsewhere, face_video, retinaface_weights, checkpoint, tmp_path, offline
+):
     (run,) = elsewhere.run(["predict", face_video], **offline)
     assert run.returncode == 1 and run.stdout == ""
     error = run.stderr[run.stderr.index("s2d-hf: error: ") :]
@@ -138,7 +139,7 @@ def test_without_a_network_it_says_what_to_fetch(elsewhere, face_video, shared, 
     fetched = {
         "pretrain-AffectNet-7.pth": checkpoint,
         "mobilefacenet_model_best.pth.tar": tmp_path / "landmarks.pth.tar",
-        "retinaface_mobilenet0.25.pth": shared / "weights" / "retinaface_mobilenet0.25.pth",
+        "retinaface_mobilenet0.25.pth": retinaface_weights,
     }
     arguments = [fetched.get(word, word) for word in command.split()[1:]]
     if "HF_HUB_OFFLINE" in offline:
@@ -294,13 +295,12 @@ def test_what_does_not_fit_is_refused(converted, tmp_path):
             find_model(name)
 
 
-def test_timelines_take_checkpoints(checkpoint, landmark_weights, shared, tmp_path, monkeypatch):
+def test_timelines_take_checkpoints(checkpoint, landmark_weights, retinaface_weights, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copy(checkpoint, tmp_path / "best.pth")
-    weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
     analyse = S2DTimeline.from_pretrained(
         "~/best.pth", dataset="DFEW", landmark_weights=landmark_weights, num_attention_heads=4,
-        face_detector_weights=weights, device="cpu",
+        face_detector_weights=retinaface_weights, device="cpu",
     )  # fmt: skip
     assert isinstance(analyse.model, S2DForVideoClassification) and analyse.labels[0] == "happy"
     assert analyse.window_stride == 2  # half of its 4 frames

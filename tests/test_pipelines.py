@@ -59,9 +59,9 @@ def scores_of(entries: list[dict]) -> dict[str, float]:
     return {entry["label"]: entry["score"] for entry in entries}
 
 
-def test_raw_videos_and_photographs(converted, image_folder, shared, tmp_path):
+def test_raw_videos_and_photographs(converted, image_folder, retinaface_weights, tmp_path):
     """`do_crop_faces` in a pipeline gives the scores of what was cropped beforehand."""
-    options = {"do_crop_faces": True, "face_detector_weights": shared / "weights" / "retinaface_mobilenet0.25.pth"}
+    options = {"do_crop_faces": True, "face_detector_weights": retinaface_weights}
     faces = [PlacedFace((200 + 8 * i, 180), 120, angle=3 * i) for i in range(8)]
     video = write_video(tmp_path / "raw.mp4", [draw_faces([face]) for face in faces])
     cropper = AutoVideoProcessor.from_pretrained(converted, **options)
@@ -112,15 +112,14 @@ print(*processor(video, return_face_boxes=True, return_tensors="pt")["face_boxes
 
 
 def test_folder_alone_is_enough_without_the_package(
-    clean_python, converted, image_folder, face_video, shared, tmp_path
+    clean_python, converted, image_folder, face_video, retinaface_weights, tmp_path
 ):
     """`tests/test_environments.py` does the same with everything newly installed."""
     report = run_probe(clean_python, "remote", converted, image_folder, face_video, tmp_path)
     check_probe(report, "transformers_modules.")
     # and its own code finds faces in raw videos
     raw = write_video(tmp_path / "raw.mp4", [draw_faces([PlacedFace((200, 180), 120)])] * 5)
-    weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
-    command = [clean_python, "-I", "-c", CROP_RAW_VIDEO, converted, weights, raw]
+    command = [clean_python, "-I", "-c", CROP_RAW_VIDEO, converted, retinaface_weights, raw]
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stderr

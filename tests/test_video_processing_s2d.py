@@ -227,12 +227,8 @@ def test_grey_rgba_and_sixteen_bit_frames(processor, face):
 
 
 @pytest.fixture(scope="module")
-def detectors(shared) -> dict[str, str]:
-    weights = shared / "weights"
-    return {
-        "retinaface": str(weights / "retinaface_mobilenet0.25.pth"),
-        "yunet": str(weights / "face_detection_yunet_2026may.onnx"),
-    }
+def detectors(retinaface_weights, yunet_weights) -> dict[str, str]:
+    return {"retinaface": str(retinaface_weights), "yunet": str(yunet_weights)}
 
 
 @pytest.fixture(scope="module")

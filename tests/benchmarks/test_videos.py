@@ -27,13 +27,8 @@ WITH_DETECTOR = ("--detector", "yunet", "--detector-weights")
 QUICK = Settings(size_name="tiny", rounds=1, heights=(120,), faces=(1,), seconds=1.0, videos=2)
 
 
-@pytest.fixture
-def yunet(shared) -> Path:
-    return shared / "weights" / "face_detection_yunet_2026may.onnx"
-
-
 @pytest.mark.parametrize(("height", "faces"), [(120, 1), (240, 2), (360, 6)])
-def test_a_detector_finds_the_faces_where_they_are_said_to_be(tmp_path, yunet, height, faces):
+def test_a_detector_finds_the_faces_where_they_are_said_to_be(tmp_path, yunet_weights, height, faces):
     width = width_of(height)
     boxes = write_face_video(tmp_path / "a.mp4", width, height, 3.0, faces, real_face())
     with av.open(str(tmp_path / "a.mp4")) as container:
@@ -42,7 +37,7 @@ def test_a_detector_finds_the_faces_where_they_are_said_to_be(tmp_path, yunet, h
     expected = np.array([[(x1 + x2) / 2, (y1 + y2) / 2] for x1, y1, x2, y2 in boxes])
     side = boxes[0][2] - boxes[0][0]
     middles = []
-    for found in FaceDetector("yunet", yunet)(frames[::8]):
+    for found in FaceDetector("yunet", yunet_weights)(frames[::8]):
         assert len(found) == faces
         found = found[np.argsort(found[:, 0])]
         middles.append((found[:, :2] + found[:, 2:4]) / 2)
@@ -52,8 +47,8 @@ def test_a_detector_finds_the_faces_where_they_are_said_to_be(tmp_path, yunet, h
     assert np.ptp(middles, axis=0).min() > 0.05 * side
 
 
-def test_timeline_with_a_detector(tmp_path, yunet):
-    arguments = ["--quick", "--rounds", "2", "--parts", "timeline", *WITH_DETECTOR, str(yunet)]
+def test_timeline_with_a_detector(tmp_path, yunet_weights):
+    arguments = ["--quick", "--rounds", "2", "--parts", "timeline", *WITH_DETECTOR, str(yunet_weights)]
     folder = speed.main([*arguments, "--faces", "2", "1", "--output", str(tmp_path)])
     results = json.loads((folder / "results.json").read_text())["timeline"]
     assert (results["detector"], results["stand_in"], results["seconds"]) == ("yunet", None, 1)
@@ -86,9 +81,9 @@ def test_timeline_with_a_detector(tmp_path, yunet):
     ("missing", "reason"),
     [("skimage.data", "scikit-image is missing"), ("face_alignment.detection.yunet", "needs face-alignment")],
 )
-def test_known_boxes_stand_in(tmp_path, yunet, monkeypatch, missing, reason):
+def test_known_boxes_stand_in(tmp_path, yunet_weights, monkeypatch, missing, reason):
     monkeypatch.setitem(sys.modules, missing, None)
-    settings = Settings(**(vars(QUICK) | {"faces": (2,), "detector": "yunet", "detector_weights": str(yunet)}))
+    settings = Settings(**(vars(QUICK) | {"faces": (2,), "detector": "yunet", "detector_weights": str(yunet_weights)}))
     (results,) = list(measure_timeline(settings))
     assert results["detector"] is None and reason in results["stand_in"]
     assert results["videos"][0]["candidates"]["float32"]["tracks"] == 2

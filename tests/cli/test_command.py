@@ -116,15 +116,14 @@ def test_what_nobody_thought_of_is_one_line_too(monkeypatch, capsys):
     assert "in _convert" in capsys.readouterr().err
 
 
-def test_archive_of_real_videos_equals_one_by_one(converted, shared, tmp_path, capsys):
+def test_archive_of_real_videos_equals_one_by_one(converted, yunet_weights, tmp_path, capsys):
     """The whole way from the command to the tables; tests/archive has what can go wrong on it."""
     folder = tmp_path / "videos"
     folder.mkdir()
     for name, start in (("a.mp4", 200), ("b.mp4", 320)):
         write_video(folder / name, [draw_faces([PlacedFace((start + 2 * i, 180), 120)]) for i in range(25)])
     write_video(folder / "empty.mp4", [draw_faces([])] * 20)
-    weights = shared / "weights" / "face_detection_yunet_2026may.onnx"
-    options = ["--model", str(converted), "--face-detector", "yunet", "--face-detector-weights", str(weights)]
+    options = ["--model", str(converted), "--face-detector", "yunet", "--face-detector-weights", str(yunet_weights)]
     options += ["--device", "cpu", "--window-stride", "2", "--quiet"]
     arguments = ["archive", str(folder), str(tmp_path / "results"), *options]
     assert main(arguments) == 0

@@ -35,9 +35,9 @@ def empty_clip(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def predict(converted, shared, capsys):
-    weights = shared / "weights" / "face_detection_yunet_2026may.onnx"
-    options = ["--model", converted, "--face-detector", "yunet", "--face-detector-weights", weights, "--device", "cpu"]
+def predict(converted, yunet_weights, capsys):
+    options = ["--model", converted, "--face-detector", "yunet", "--face-detector-weights", yunet_weights]
+    options += ["--device", "cpu"]
 
     def run(*arguments) -> tuple[int, list[dict], str]:
         code = main([str(item) for item in ("predict", *options, *arguments)])
@@ -150,9 +150,9 @@ def test_mistakes_are_told_before_the_work(predict, face_clip, tmp_path):
         assert all(line["event"] == "error" for line in lines)
 
 
-def test_model_comes_from_the_environment(face_clip, converted, shared, capsys, monkeypatch):
-    weights = str(shared / "weights" / "retinaface_mobilenet0.25.pth")
-    arguments = ["predict", str(face_clip), "--face-detector-weights", weights, "--quiet", "--dtype", "bfloat16"]
+def test_model_comes_from_the_environment(face_clip, converted, retinaface_weights, capsys, monkeypatch):
+    arguments = ["predict", str(face_clip), "--face-detector-weights", str(retinaface_weights)]
+    arguments += ["--quiet", "--dtype", "bfloat16"]
     monkeypatch.setenv("S2D_HF_MODEL", "./nowhere")
     assert main(arguments) == 1
     assert "S2D_HF_MODEL: there is no file or folder ./nowhere" in capsys.readouterr().err
@@ -183,9 +183,9 @@ class Terminal:
 
 
 @pytest.fixture(scope="module")
-def command(converted, shared) -> list[str]:
-    weights = shared / "weights" / "face_detection_yunet_2026may.onnx"
-    options = ["--model", converted, "--face-detector", "yunet", "--face-detector-weights", weights, "--device", "cpu"]
+def command(converted, yunet_weights) -> list[str]:
+    options = ["--model", converted, "--face-detector", "yunet", "--face-detector-weights", yunet_weights]
+    options += ["--device", "cpu"]
     return [sys.executable, "-m", "s2d_hf.cli", "predict", *map(str, options)]
 
 

@@ -64,20 +64,20 @@ def empty_video(tmp_path_factory) -> Path:
     return write_video(tmp_path_factory.mktemp("empty") / "empty.mp4", frames, FPS)
 
 
-def load(converted: Path, shared: Path, detector: str = "yunet", **settings) -> S2DTimeline:
-    weights = {"yunet": "face_detection_yunet_2026may.onnx", "retinaface": "retinaface_mobilenet0.25.pth"}[detector]
+def load(converted: Path, weights: Path, detector: str = "yunet", **settings) -> S2DTimeline:
     return S2DTimeline.from_pretrained(
         converted,
         detector,
-        shared / "weights" / weights,
+        weights,
         device="cpu",
         **({"window_stride": 2, "dtype": "float32"} | settings),
     )
 
 
 @pytest.fixture(scope="module")
-def timelines(converted, shared, scene_video) -> dict:
-    return {name: load(converted, shared, name)(scene_video, progress=False) for name in ("retinaface", "yunet")}
+def timelines(converted, retinaface_weights, yunet_weights, scene_video) -> dict:
+    weights = {"retinaface": retinaface_weights, "yunet": yunet_weights}
+    return {name: load(converted, path, name)(scene_video, progress=False) for name, path in weights.items()}
 
 
 @pytest.mark.parametrize("detector", ["retinaface", "yunet"])
@@ -143,9 +143,9 @@ def record_batches(analyse: S2DTimeline) -> list[int]:
     return sizes
 
 
-def test_batches_and_reports_change_nothing(timelines, converted, shared, scene_video):
+def test_batches_and_reports_change_nothing(timelines, converted, yunet_weights, scene_video):
     reported = []
-    analyse = load(converted, shared, batch_size=5)
+    analyse = load(converted, yunet_weights, batch_size=5)
     sizes = record_batches(analyse)
     batched = analyse(scene_video, progress=False, on_window=reported.append)
     assert set(sizes[:-1]) == {5} and sum(sizes) == len(reported)  # windows of all faces together
@@ -159,12 +159,12 @@ def test_batches_and_reports_change_nothing(timelines, converted, shared, scene_
 
 
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16", "int8"])
-def test_other_precisions(converted, shared, short_video, dtype):
-    analyse = load(converted, shared, dtype=dtype)
+def test_other_precisions(converted, yunet_weights, short_video, dtype):
+    analyse = load(converted, yunet_weights, dtype=dtype)
     assert analyse(short_video, progress=False).dtype == analyse.precision
     assert analyse.precision == dtype or (dtype == "auto" and analyse.precision in ("bfloat16", "float32"))
     face = analyse(short_video, progress=False).tracks[0]
-    exact = load(converted, shared)(short_video, progress=False).tracks[0]
+    exact = load(converted, yunet_weights)(short_video, progress=False).tracks[0]
     np.testing.assert_array_equal(face.boxes, exact.boxes)  # of the detector, which stays in float32
     difference = np.abs(face.scores - exact.scores).max()
     assert difference < 0.02 and (difference > 0 or analyse.precision == "float32")
@@ -181,8 +181,8 @@ def test_devices_that_are_not_here(converted, monkeypatch):
             S2DTimeline.from_pretrained(converted, device=device)
 
 
-def test_progress_is_told_for_every_frame_and_may_end_the_analysis(converted, shared, empty_video):
-    analyse = load(converted, shared)
+def test_progress_is_told_for_every_frame_and_may_end_the_analysis(converted, yunet_weights, empty_video):
+    analyse = load(converted, yunet_weights)
     times: list[float] = []
     analyse(empty_video, progress=False, on_progress=times.append)
     assert times == pytest.approx(np.arange(16) / 8)
@@ -195,23 +195,25 @@ def test_progress_is_told_for_every_frame_and_may_end_the_analysis(converted, sh
         analyse(empty_video, progress=False, on_progress=stop)
 
 
-def test_short_tracks(timelines, converted, shared, scene_video):
-    analyse = load(converted, shared, min_duration=1.9)
+def test_short_tracks(timelines, converted, yunet_weights, scene_video):
+    analyse = load(converted, yunet_weights, min_duration=1.9)
     reported = []
     timeline = analyse(scene_video, progress=False, on_window=reported.append)
     assert [(face.track, round(face.start)) for face in timeline.tracks] == [(1, 0), (2, 1)]
     assert {window.track for window in reported} == {1, 2}  # none of a track that was dropped, and none lost
     assert len(reported) == sum(len(face.times) for face in timeline.tracks)
     # a track that is shorter than a window: its last frame is repeated
-    whole = load(converted, shared, fps=1.0, detect_every=1, min_duration=0, max_gap=0)(scene_video, progress=False)
+    whole = load(converted, yunet_weights, fps=1.0, detect_every=1, min_duration=0, max_gap=0)(
+        scene_video, progress=False
+    )
     short = [face for face in whole.tracks if len(face.box_times) < 4]
     assert short and all(len(face.times) == 1 and face.ends[0] == face.end for face in short)
 
 
-def test_a_strides_rest_is_covered(converted, shared, short_video):
+def test_a_strides_rest_is_covered(converted, yunet_weights, short_video):
     """A window more covers the end of a track if half a stride of its frames would be left over."""
     for stride in (3, 4, 5, 7):
-        face = load(converted, shared, window_stride=stride)(short_video, progress=False).tracks[0]
+        face = load(converted, yunet_weights, window_stride=stride)(short_video, progress=False).tracks[0]
         starts = np.rint((face.starts - face.start) * 8).astype(int)
         count = len(face.box_times)
         assert count == 12
@@ -221,8 +223,8 @@ def test_a_strides_rest_is_covered(converted, shared, short_video):
         assert starts.tolist() == expected
 
 
-def test_video_without_faces(converted, shared, empty_video, tmp_path):
-    timeline = load(converted, shared)(empty_video, progress=False)
+def test_video_without_faces(converted, yunet_weights, empty_video, tmp_path):
+    timeline = load(converted, yunet_weights)(empty_video, progress=False)
     assert timeline.tracks == [] and timeline.duration == 2
     assert len(timeline.to_dataframe()) == 0
     timeline.plot(tmp_path / "none.png")
@@ -231,11 +233,11 @@ def test_video_without_faces(converted, shared, empty_video, tmp_path):
         assert len(list(stream.frames())) == 50
 
 
-def test_every_face_of_a_crowd(converted, shared, tmp_path):
+def test_every_face_of_a_crowd(converted, yunet_weights, tmp_path):
     places = [(90 + 150 * column, 90 + 170 * row) for row in range(2) for column in range(4)]
     frame = draw_faces([PlacedFace(place, 80, mirrored=i % 2 == 1) for i, place in enumerate(places)])
     path = write_video(tmp_path / "crowd.mp4", [frame] * 15)
-    timeline = load(converted, shared, batch_size=3)(path, progress=False)
+    timeline = load(converted, yunet_weights, batch_size=3)(path, progress=False)
     assert len(timeline.tracks) == 8
     found = np.array([(face.boxes[0, :2] + face.boxes[0, 2:]) / 2 for face in timeline.tracks])
     for place in places:
@@ -252,7 +254,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_unusual_videos(converted, shared, tmp_path, name):
+def test_unusual_videos(converted, yunet_weights, tmp_path, name):
     (height, width), options = UNUSUAL[name]
     pts = options.get("pts", list(range(0, 124, 4)))
     unit = height / 360
@@ -262,7 +264,7 @@ def test_unusual_videos(converted, shared, tmp_path, name):
 
     frames = [draw_faces([place(i / 100)], height, width) for i in pts]
     path = write_timed_video(tmp_path / "video.mp4", frames, **(options | {"pts": pts}))
-    timeline = load(converted, shared)(path, progress=False)
+    timeline = load(converted, yunet_weights)(path, progress=False)
     assert (timeline.height, timeline.width) == (height, width)
     (face,) = timeline.tracks
     assert face.start == 0 and face.end == pytest.approx(1.125, abs=0.13)
@@ -274,45 +276,44 @@ def test_unusual_videos(converted, shared, tmp_path, name):
         np.testing.assert_allclose((box[:2] + box[2:]) / 2, place(shown).center, atol=tolerance * unit)
 
 
-def test_video_that_is_turned(converted, shared, tmp_path):
+def test_video_that_is_turned(converted, yunet_weights, tmp_path):
     upright = [draw_faces([PlacedFace((180, 300), 120)], height=640, width=360)] * 25
     lying = write_video(tmp_path / "lying.mp4", [np.rot90(frame) for frame in upright])
     turned = turn_video(lying, tmp_path / "turned.mp4", 0, 1, -1, 0)
-    timeline = load(converted, shared)(turned, progress=False)
+    timeline = load(converted, yunet_weights)(turned, progress=False)
     assert (timeline.width, timeline.height) == (360, 640)
     (face,) = timeline.tracks
     np.testing.assert_allclose((face.boxes[0, :2] + face.boxes[0, 2:]) / 2, (180, 300), atol=6)
     assert abs(face.angles[0]) < 6
 
 
-def test_thumbnails_of_a_long_track_are_few(converted, shared, tmp_path):
+def test_thumbnails_of_a_long_track_are_few(converted, yunet_weights, tmp_path):
     frame = draw_faces([first_face(0)], width=320)
     path = write_timed_video(tmp_path / "long.mp4", [frame] * 50, list(range(0, 5000, 100)))
-    analyse = load(converted, shared, fps=1.0, detect_every=1, window_stride=8)
+    analyse = load(converted, yunet_weights, fps=1.0, detect_every=1, window_stride=8)
     (face,) = analyse(path, progress=False).tracks
     times = np.array([seconds for seconds, _ in face.thumbnails])
     assert 8 <= len(times) <= 16 and times[0] == 0 and times[-1] > 45
     assert len(set(np.diff(times))) == 1
 
 
-def test_image_model_and_bfloat16(image_folder, converted, shared, short_video):
-    image = load(image_folder, shared)(short_video, progress=False)
+def test_image_model_and_bfloat16(image_folder, converted, yunet_weights, short_video):
+    image = load(image_folder, yunet_weights)(short_video, progress=False)
     assert len(image.tracks) == 1 and image.tracks[0].scores.shape == (5, 7)
-    half = load(converted, shared, dtype="bfloat16")
+    half = load(converted, yunet_weights, dtype="bfloat16")
     assert half.model.dtype == torch.bfloat16
-    full = load(converted, shared)(short_video, progress=False)
+    full = load(converted, yunet_weights)(short_video, progress=False)
     for a, b in zip(half(short_video, progress=False).tracks, full.tracks, strict=True):
         np.testing.assert_array_equal(a.boxes, b.boxes)
         np.testing.assert_allclose(a.scores, b.scores, atol=0.03)
 
 
-def test_without_landmark_encoder(converted, shared, short_video):
+def test_without_landmark_encoder(converted, retinaface_weights, short_video):
     model = S2DForVideoClassification.from_pretrained(converted)
     with pytest.raises(ValueError, match="its processor has no landmark encoder"):
         S2DTimeline(model, S2DVideoProcessor())
     plain = S2DForVideoClassification.from_pretrained(converted, prompt_type="none")
-    weights = shared / "weights" / "retinaface_mobilenet0.25.pth"
-    processor = S2DVideoProcessor(do_landmarks=False, face_detector_weights=weights)
+    processor = S2DVideoProcessor(do_landmarks=False, face_detector_weights=retinaface_weights)
     analyse = S2DTimeline(plain, processor)
     assert type(plain.s2d.layers[0].mlp.fc1) is FastLinear  # faster on CPUs
     timeline = analyse(short_video, progress=False)
@@ -355,10 +356,10 @@ class InterruptedCamera(CameraStream):
         raise KeyboardInterrupt
 
 
-def test_interrupted_camera(converted, shared, monkeypatch):
+def test_interrupted_camera(converted, yunet_weights, monkeypatch):
     camera = InterruptedCamera()
     monkeypatch.setattr("s2d_hf.timeline.analysis.open_stream", lambda source: camera)
-    analyse = load(converted, shared, batch_size=5)
+    analyse = load(converted, yunet_weights, batch_size=5)
     sizes = record_batches(analyse)
     delays: list[float] = []
     timeline = analyse(0, progress=False, on_progress=lambda seconds: delays.append(camera.latest - seconds))
@@ -369,7 +370,9 @@ def test_interrupted_camera(converted, shared, monkeypatch):
 
 
 @pytest.mark.parametrize("num_frames", [1, 3])
-def test_faces_of_photographs_and_of_videos_that_are_shorter_than_a_track(converted, shared, tmp_path, num_frames):
+def test_faces_of_photographs_and_of_videos_that_are_shorter_than_a_track(
+    converted, yunet_weights, tmp_path, num_frames
+):
     """A real face, as a video, and of one frame as a picture, too."""
     picture = skimage.data.astronaut()
     videos = [write_video(tmp_path / "short.mp4", [picture] * num_frames)]
@@ -377,20 +380,20 @@ def test_faces_of_photographs_and_of_videos_that_are_shorter_than_a_track(conver
         Image.fromarray(picture).save(tmp_path / "photo.jpg")
         videos.append(tmp_path / "photo.jpg")
     for video in videos:
-        (face,) = load(converted, shared)(video, progress=False).tracks
+        (face,) = load(converted, yunet_weights)(video, progress=False).tracks
         x1, y1, x2, y2 = face.boxes[0]
         assert x1 < 178 + 30 and x2 > 268 - 30 and y1 < 60 + 30 and y2 > 178 - 30
         assert len(face.scores) == 1 and face.end < 0.5 and len(face.segments) == 1
     black = write_video(tmp_path / "black.mp4", [np.zeros_like(picture)])
-    assert load(converted, shared)(black, progress=False).tracks == []
+    assert load(converted, yunet_weights)(black, progress=False).tracks == []
 
 
-def test_damage_is_part_of_the_result(converted, shared, tmp_path, caplog):
+def test_damage_is_part_of_the_result(converted, yunet_weights, tmp_path, caplog):
     frames = [scene(i / FPS) for i in range(50)]
     whole = write_video(tmp_path / "whole.mp4", frames, movflags="faststart")
     data = whole.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])  # its index is there, its last frames are not
-    analyse = load(converted, shared)
+    analyse = load(converted, yunet_weights)
     assert analyse(whole, progress=False).damage == ""
     timeline = analyse(tmp_path / "cut.mp4", progress=False)
     assert "of 2.0 s that its header states" in timeline.damage
@@ -398,8 +401,8 @@ def test_damage_is_part_of_the_result(converted, shared, tmp_path, caplog):
     assert caplog.text.count("cut.mp4 is damaged: ") == 1
 
 
-def test_scores_that_are_not_numbers_are_no_answer(converted, shared, short_video):
-    analyse = load(converted, shared)
+def test_scores_that_are_not_numbers_are_no_answer(converted, yunet_weights, short_video):
+    analyse = load(converted, yunet_weights)
     with torch.no_grad():
         analyse.model.classifier.weight[0, 0] = torch.inf
     with pytest.raises(ValueError, match=r"scores from 0\.\d\d s on are NaN"):

@@ -40,7 +40,7 @@ def resident_megabytes() -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory as Linux tells it")
-def test_memory_is_flat_over_an_hour(converted, shared, tmp_path):
+def test_memory_is_flat_over_an_hour(converted, yunet_weights, tmp_path):
     """One face that stays for the whole hour, and another one that comes and goes every ten seconds."""
 
     def scene(seconds: float) -> np.ndarray:
@@ -49,9 +49,8 @@ def test_memory_is_flat_over_an_hour(converted, shared, tmp_path):
 
     ten_seconds = write_video(tmp_path / "ten.mp4", [scene(i / 25) for i in range(250)])
     video = repeat_video(ten_seconds, tmp_path / "hour.mp4", 360)
-    weights = shared / "weights" / "face_detection_yunet_2026may.onnx"
     # landmarks for alignment would take most of the time, and no memory that stays
-    analyse = S2DTimeline.from_pretrained(converted, "yunet", weights, do_align_faces=False)
+    analyse = S2DTimeline.from_pretrained(converted, "yunet", yunet_weights, do_align_faces=False)
     memory: dict[int, float] = {}
 
     def watch(window) -> None:
