@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import socket
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +15,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
@@ -564,52 +562,3 @@ def test_impossible_arguments_are_refused(settings, arguments, message, samples,
     with pytest.raises(ValueError, match=message):
         cached(ClipDataset(samples, **(EVEN | settings)), tmp_path / "cache", **arguments)
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
-
-
-# ---- several processes
-
-
-def cache_in_process(rank: int, port: int, folder: Path, queue) -> None:
-    """Of two processes: tries to cache a broken video, and then a good one, and tells what came of it."""
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }  # fmt: skip
-    PartialState(cpu=True)
-    cache._HEARTBEAT = 0.0
-    read: list[int] = []
-    get = ClipDataset.__getitem__
-    ClipDataset.__getitem__ = lambda self, index: (read.append(index), get(self, index))[1]
-    outcome: list = [rank]
-    for name in ("broken.mp4", "good.mp4"):
-        samples = LabelledSamples([Sample(name, 0, path=folder / name)] * 3, ["a"])
-        try:
-            clips = cached(ClipDataset(samples, **EVEN), folder / "cache", shard_size=1)
-            outcome.append(([int(item["frames"].sum()) for item in clips], clips.folder.name))
-        except Exception as error:
-            outcome.append(f"{type(error).__name__}: {error}")
-    queue.put([*outcome, len(read)])
-    # torch's gloo threads may abort a process while it unloads
-    os._exit(0)
-
-
-def test_main_process_writes_and_the_others_wait(tmp_path):
-    write_video(tmp_path / "good.mp4", counting_frames(5))
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    processes = [context.Process(target=cache_in_process, args=(rank, port, tmp_path, queue)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-        assert process.exitcode == 0
-    (_, failure, written, main_read), (_, told, seen, other_read) = sorted([queue.get(), queue.get()])
-    assert "broken.mp4: " in failure and failure.startswith("ValueError")
-    assert told == f"RuntimeError: The main process could not write the cache: {failure}"
-    assert written == seen and len(set(written[0])) == 1 and len(written[0]) == 3
-    assert main_read == 1 + 3 and other_read == 0
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [written[1]]
