@@ -13,11 +13,16 @@ from typing import Any
 MOVED: dict[str, tuple[str, ...]] = {
     "s2d_hf.data.benchmarks": ("s2d_hf.data.paper_datasets",),
     "s2d_hf.data.face_drawing": ("synthetic.face_drawing", "synthetic.face_shape"),
-    "s2d_hf.data.synthetic_faces": ("synthetic.dataset", "synthetic.clips", "s2d_hf.trainer.landmark_training"),
+    "s2d_hf.data.synthetic_faces": (
+        "synthetic.dataset",
+        "synthetic.clips",
+        "s2d_hf.trainer.landmark_encoder_training",
+    ),
     "s2d_hf.model_options": ("s2d_hf.cli.options", "s2d_hf.precision", "s2d_hf.model_loading"),
     "s2d_hf.prediction_command": ("s2d_hf.cli.predict",),
     "s2d_hf.prediction_printing": ("s2d_hf.cli.printing", "s2d_hf.texts_s2d"),
     "s2d_hf.trainer.benchmark_report": ("s2d_hf.metrics.fold_report",),
+    "s2d_hf.trainer.landmark_training": ("s2d_hf.trainer.landmark_encoder_training",),
     "s2d_hf.trainer.model_card": ("s2d_hf.publishing.card_filling",),
 }
 _RENAMED = {

@@ -1,4 +1,4 @@
-"""What everything that gives frames with their times has in common: files, pictures, cameras."""
+"""What sources of frames have in common: files, pictures (`video_files_s2d.py`), cameras (`timeline/streaming.py`)."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -20,6 +20,11 @@ from s2d_hf.moved_modules import MOVED
         ("s2d_hf.prediction_command", "find_videos output_path", "s2d_hf.cli.predict"),
         ("s2d_hf.prediction_printing", "JsonLines clock count_of visible", "s2d_hf.cli.printing"),
         ("s2d_hf.trainer.benchmark_report", "build_report", "s2d_hf.metrics.fold_report"),
+        (
+            "s2d_hf.trainer.landmark_training",
+            "train_landmark_encoder normalized_mean_error",
+            "s2d_hf.trainer.landmark_encoder_training",
+        ),
         ("s2d_hf.trainer.model_card", "TEMPLATE write_model_card", "s2d_hf.publishing.card_filling"),
     ],
 )

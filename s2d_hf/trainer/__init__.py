@@ -3,7 +3,7 @@
 from .arguments import S2DTrainingArguments
 from .checkpoints import find_last_checkpoint
 from .finite import NotFiniteError
-from .landmark_training import (
+from .landmark_encoder_training import (
     LandmarkPointsDataset,
     mirror_landmarks,
     normalized_mean_error,

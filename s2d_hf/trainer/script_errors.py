@@ -73,8 +73,8 @@ def take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     option of transformers' `TrainingArguments`.
     """
     kept, found = [], False
-    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
-        if argument == "--debug" and following.startswith("-"):
+    for number, argument in enumerate(arguments, start=1):
+        if argument == "--debug" and (number == len(arguments) or arguments[number].startswith("-")):
             found = True
         else:
             kept.append(argument)

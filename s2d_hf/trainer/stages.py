@@ -36,7 +36,7 @@ from .building import (
     stage_kind,
 )
 from .checkpoints import check_checkpoint, find_last_checkpoint
-from .landmark_training import LandmarkPointsDataset, read_still_points, size_of_stills, train_landmark_encoder
+from .landmark_encoder_training import LandmarkPointsDataset, read_still_points, size_of_stills, train_landmark_encoder
 from .probes import probe_landmarks
 from .provenance import provenance
 from .recipes import LANDMARK_STAGE, Recipe, RunArguments, StageArguments

@@ -11,7 +11,7 @@ from synthetic.face_drawing import draw_face
 from synthetic.face_shape import EXPRESSION_PARAMETERS, FaceIdentity, FacePose, Scene, project, shape_points
 
 from s2d_hf.frames_s2d import read_image, to_rgb
-from s2d_hf.trainer.landmark_training import read_still_points
+from s2d_hf.trainer.landmark_encoder_training import read_still_points
 from s2d_hf.video_reading_s2d import read_video
 
 FADING_PAIRS = (("happy", "happy_fading"), ("surprise", "surprise_fading"))

@@ -253,6 +253,7 @@ def test_mistakes_in_code_end_in_one_line_too_and_their_traceback_is_kept(monkey
         ("--seed 1 --debug", "--seed 1", True),
         ("--debug underflow_overflow", "--debug underflow_overflow", False),  # an option of transformers
         ("--seed 1", "--seed 1", False),
+        ("", "", False),
     ],
 )
 def test_debug_is_told_from_the_option_of_transformers(typed, left, is_debug):

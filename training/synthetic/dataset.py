@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from s2d_hf.trainer.landmark_training import POINTS_FILE
+from s2d_hf.trainer.landmark_encoder_training import POINTS_FILE
 
 from .clips import (
     EXPRESSIONS,

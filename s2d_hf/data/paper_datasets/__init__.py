@@ -2,7 +2,7 @@
 The paper's data sets in the layouts in which they are distributed: [`find_paper_dataset`] gives one by its name.
 
 Each is described in a file of its own, which registers it when it is imported here. To add one, write such a file
-(`ferv39k.py` is the shortest) and import it below; docs/data_sets.md goes through it.
+(`ferv39k.py` is the shortest, `mafw.py` has folds) and import it below; docs/data_sets.md goes through it.
 """
 
 from .affectnet import AFFECTNET_7, AFFECTNET_8

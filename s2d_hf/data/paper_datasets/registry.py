@@ -1,4 +1,7 @@
-"""The data sets by name: how each is split and read, how large it is, and what the authors of S2D reported on it."""
+"""The data sets by name: how each is split and read, how large it is, and what the authors of S2D reported on it.
+
+To add one, see `__init__.py`.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

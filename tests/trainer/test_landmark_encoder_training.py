@@ -26,7 +26,7 @@ from s2d_hf.landmark_encoders_s2d import (
     load_landmark_encoder,
     save_landmark_encoder,
 )
-from s2d_hf.trainer.landmark_training import (
+from s2d_hf.trainer.landmark_encoder_training import (
     MIRRORED_LANDMARKS,
     LandmarkPointsDataset,
     mirror_landmarks,
@@ -293,7 +293,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 from s2d_hf.landmark_encoders_s2d import save_landmark_encoder
-from s2d_hf.trainer.landmark_training import train_landmark_encoder
+from s2d_hf.trainer.landmark_encoder_training import train_landmark_encoder
 from tests.trainer.test_landmark_training import arguments, dataset, encoder
 
 stills, folder = Path(sys.argv[1]), Path(sys.argv[2])
