@@ -1,5 +1,6 @@
 """Small videos of every kind, made on the spot and damaged at random, the same way for the same seed."""
 
+import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ KINDS = {
 }
 
 
+@functools.cache
 def draw_frames() -> list[np.ndarray]:
     """RGB frames that tell their number: large digits on moving waves, with grains that no other frame has."""
     rng = np.random.default_rng(0)

@@ -41,9 +41,11 @@ _LEAST_TOLERANCE, _MOST_TOLERANCE = 4.0, 20.0
 
 def block_differences(frame: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The largest mean difference of any block of 16x16 pixels and any colour, `(len(others),)`."""
-    difference = np.abs(others.astype(np.int16) - frame).astype(np.float32)
-    blocks = difference.reshape(len(others), HEIGHT // _BLOCK, _BLOCK, WIDTH // _BLOCK, _BLOCK, 3)
-    return blocks.mean(axis=(2, 4)).max(axis=(1, 2, 3))
+    difference = np.abs(others.astype(np.int16) - frame)
+    # whole rows first, in small integers: ten times as fast as a mean over two axes at once
+    rows = difference.reshape(len(others), HEIGHT // _BLOCK, _BLOCK, WIDTH * 3).sum(axis=2, dtype=np.int16)
+    blocks = rows.reshape(len(others), HEIGHT // _BLOCK, WIDTH // _BLOCK, _BLOCK, 3).sum(axis=3, dtype=np.int32)
+    return blocks.max(axis=(1, 2, 3)) / _BLOCK**2
 
 
 def as_drawn(frame: np.ndarray) -> np.ndarray:
