@@ -37,6 +37,7 @@ from .detector_weights import SHARED, find_weights
 from .hub_server import HubServer
 from .small_models import TINY, random_inputs, randomise
 from .videos import write_video
+from .warm_python import WarmPython
 
 atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
 
@@ -163,6 +164,13 @@ def hub() -> Iterator[HubServer]:
     """An empty Hub. This process is offline; give subprocesses `hub.environment(...)`."""
     with HubServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Runs Python as a process of its own, but for its first seconds."""
+    with WarmPython() as python:
+        yield python
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ import os
 import pickle
 import random
 import struct
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -280,7 +278,7 @@ CRAFTED = {
 }
 
 
-def test_crafted_pickles(tmp_path):
+def test_crafted_pickles(warm_python, tmp_path):
     """In a process of its own: they may crash or fill the memory of readers that trust them."""
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "plain.pth")
     paths = [
@@ -296,7 +294,7 @@ def test_crafted_pickles(tmp_path):
         "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
         "assert grown < 500_000, grown"
     )
-    run = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=60, check=False)
+    run = warm_python.run("-c", code, *paths)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert len(lines) == len(paths)

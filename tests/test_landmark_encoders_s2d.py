@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import skimage.data
@@ -251,9 +248,9 @@ def test_weights_that_do_not_fit_are_named(mobilefacenet, fan, tmp_path):
         FANLandmarkEncoder(features="all")
 
 
-def test_face_alignment_is_imported_only_for_fan():
+def test_face_alignment_is_imported_only_for_fan(warm_python):
     code = "import sys, s2d_hf; s2d_hf.MobileFaceNetLandmarkEncoder(); sys.exit('face_alignment' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert warm_python.run("-c", code).returncode == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])

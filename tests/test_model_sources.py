@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from s2d_hf.model_sources import DEFAULT_MODEL, find_model
 
 from .file_server import FileServer
 from .hub_server import HubServer
+from .warm_python import WarmPython
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = "---\nlicense: apache-2.0\n---\n# S2D\n"
@@ -34,8 +34,8 @@ def checkpoint(shared) -> Path:
 class Elsewhere:
     """The Hub and the code host of the authors, as far as they are needed, and a machine with empty caches."""
 
-    def __init__(self, hub: HubServer, files: FileServer, home: Path):
-        self.hub, self.files, self.home = hub, files, home
+    def __init__(self, hub: HubServer, files: FileServer, home: Path, python: WarmPython):
+        self.hub, self.files, self.home, self.python = hub, files, home, python
         self.blob = ""
 
     def run(self, *commands: Sequence[object], blob: str | None = None, **environment: str) -> list[SimpleNamespace]:
@@ -43,14 +43,8 @@ class Elsewhere:
         arguments = json.dumps([[str(argument) for argument in command] for command in commands])
         address = f"{self.files.url}{LANDMARK_PATH}"
         variables = self.hub.environment(self.home) | {"OMP_NUM_THREADS": "1", "TORCH_HOME": str(self.home / "torch")}
-        run = subprocess.run(
-            [sys.executable, "-m", "tests.run_command", address, blob or self.blob, arguments],
-            cwd=ROOT,
-            env=variables | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["-m", "tests.run_command", address, blob or self.blob, arguments]
+        run = self.python.run(*command, env=variables | environment)
         assert run.returncode == 0, run.stderr
         return [SimpleNamespace(**result) for result in json.loads(run.stdout.splitlines()[-1])]
 
@@ -63,7 +57,7 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(hub, checkpoint, landmark_state, tmp_path) -> Iterator[Elsewhere]:
+def elsewhere(hub, checkpoint, landmark_state, warm_python, tmp_path) -> Iterator[Elsewhere]:
     repository = tmp_path / "repository"
     repository.mkdir()
     (repository / "README.md").write_text(CARD)
@@ -77,7 +71,7 @@ def elsewhere(hub, checkpoint, landmark_state, tmp_path) -> Iterator[Elsewhere]:
     torch.save({"epoch": 80, "state_dict": state}, file, _use_new_zipfile_serialization=False)
     with FileServer() as files:
         files.content[LANDMARK_PATH] = file.read_bytes()
-        place = Elsewhere(hub, files, tmp_path / "home")
+        place = Elsewhere(hub, files, tmp_path / "home", warm_python)
         # Git itself says what its id is
         place.blob = subprocess.run(
             ["git", "hash-object", file], capture_output=True, text=True, check=True

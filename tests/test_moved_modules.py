@@ -1,7 +1,6 @@
 """Old import paths lead to where things are now, and say so."""
 
 import importlib
-import subprocess
 import sys
 
 import pytest
@@ -47,7 +46,7 @@ def test_every_move_is_tested_and_leads_somewhere():
             importlib.import_module(f"{old}_too")
 
 
-def test_the_drawn_faces_are_not_in_the_package(tmp_path):
+def test_the_drawn_faces_are_not_in_the_package(warm_python, tmp_path):
     code = "import s2d_hf.data.synthetic_faces"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = warm_python.run("-c", code, cwd=tmp_path)
     assert "has moved out of the package, to training/synthetic/ of the repository" in done.stderr

@@ -1,9 +1,5 @@
 import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import pytest
@@ -159,11 +155,9 @@ def test_a_folder_of_an_earlier_version(loaded, tmp_path, monkeypatch, recorded)
         job(dtype="bfloat16")
 
 
-def test_ray_is_needed_only_for_jobs_on_ray():
+def test_ray_is_needed_only_for_jobs_on_ray(warm_python):
     code = "import sys, s2d_hf.archive; assert 'ray' not in sys.modules and 'datasets' not in sys.modules"
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    warm_python.run("-c", code).check_returncode()
 
 
 def test_results_do_not_go_among_the_videos(loaded, tmp_path):

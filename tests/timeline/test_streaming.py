@@ -1,6 +1,4 @@
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -97,7 +95,7 @@ def test_no_camera(number):
         open_stream(number)
 
 
-def test_no_camera_is_one_line():
+def test_no_camera_is_one_line(warm_python):
     """OpenCV's warnings go past Python's streams; what it warns of otherwise is as before."""
     code = """
 import sys, cv2
@@ -109,7 +107,7 @@ except OSError as error:
     print(error)
 print(cv2.utils.logging.getLogLevel() == before != cv2.utils.logging.LOG_LEVEL_SILENT)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = warm_python.run("-c", code)
     assert done.stdout.splitlines() == ["There is no camera 99, or another program uses it.", "True"]
     assert done.stderr == "" and done.returncode == 0
 

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -288,18 +287,17 @@ def test_other_processes_wait_for_the_first_one_to_speak(monkeypatch):
 
 
 @pytest.mark.parametrize("option", ["--train_data", "--landmark_encoder"])
-def test_a_hub_that_is_out_of_reach_is_not_asked_again_and_again(option, workplace):
-    command = [sys.executable, ROOT / "training" / "train.py", *train(option, "me/faces")]
+def test_a_hub_that_is_out_of_reach_is_not_asked_again_and_again(option, warm_python, workplace):
+    command = [ROOT / "training" / "train.py", *train(option, "me/faces")]
     # a port that nothing listens on
     environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=workplace, env=environment)
+    run = warm_python.run(*command, cwd=workplace, env=environment)
     assert run.returncode == 1 and run.stderr.count("\n") == 1, run.stderr
     assert "no folder me/faces" in run.stderr and "out of reach" in run.stderr
 
 
-def test_exit_code_is_one_and_nothing_else_is_printed(workplace):
-    command = [sys.executable, ROOT / "training" / "train.py", "nowhere.yaml"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=workplace)
+def test_exit_code_is_one_and_nothing_else_is_printed(warm_python, workplace):
+    run = warm_python.run(ROOT / "training" / "train.py", "nowhere.yaml", cwd=workplace)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "train.py: error: There is no recipe nowhere.yaml.\n"
 
