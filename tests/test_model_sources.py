@@ -21,7 +21,6 @@ from .file_server import FileServer
 from .hub_server import HubServer
 from .warm_python import WarmPython
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD = "---\nlicense: apache-2.0\n---\n# S2D\n"
 LANDMARK_PATH = "/landmark/mobilefacenet_model_best.pth.tar"
 

@@ -21,12 +21,10 @@ SETTINGS = {"model": "a"}
 MIXED = {f"{i}.mp4": f"video {i}" for i in range(9)} | {"bad.mp4": "broken", "nobody.mp4": "no face"}
 
 
-def run_job(folder: Path, processes: int = 1, delay: float = 0.0) -> tuple[int, str]:
-    """Runs `run_job` on `folder/videos` into `folder/out`; its exit code and what it printed."""
-    command = [sys.executable]
-    if processes > 1:
-        # on CPUs, `accelerate launch --num_processes` starts several processes only through MPI
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+def run_two(folder: Path, delay: float) -> tuple[int, str]:
+    """Runs `run_job` on `folder/videos` into `folder/out` in two processes; their exit code and what they printed."""
+    # on CPUs, `accelerate launch --num_processes` starts several processes only through MPI
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "tests.archive.run_job"]
     command += [str(folder / "videos"), str(folder / "out"), str(folder / "calls"), str(delay)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
@@ -107,10 +105,11 @@ def test_the_bar_counts_videos_and_failures(tmp_path, capsys):
     assert "11/11" in shown and "failed=1" in shown
 
 
-def test_a_killed_job_goes_on(tmp_path):
+def test_a_killed_job_goes_on(warm_python, tmp_path):
     write_archive(tmp_path / "videos", MIXED | {"4.mp4": "deadly once"})
-    code, text = run_job(tmp_path)
-    assert code == -signal.SIGKILL, text
+    places = [tmp_path / name for name in ("videos", "out", "calls")]
+    job = warm_python.run("-m", "tests.archive.run_job", *places, 0.0)
+    assert job.returncode == -signal.SIGKILL, job.stderr
     assert read_calls(tmp_path / "calls") == ["video 0", "video 1", "video 2", "video 3", "deadly once"]
     assert set(read_archive(tmp_path / "out")["video"]) == {"0.mp4", "1.mp4", "2.mp4", "3.mp4"}
     unfinished = summarise(tmp_path / "out").failures
@@ -145,7 +144,7 @@ def test_an_interrupted_job_goes_on(tmp_path):
 
 def test_two_processes_share_the_videos(tmp_path):
     write_archive(tmp_path / "videos", MIXED)
-    code, text = run_job(tmp_path, processes=2, delay=0.1)
+    code, text = run_two(tmp_path, delay=0.1)
     assert code == 0, text
     lines = [line.rsplit(" ", 2) for line in (tmp_path / "calls").read_text().splitlines()]
     assert sorted(content for content, *_ in lines) == sorted(MIXED.values())  # each of them once
@@ -159,7 +158,7 @@ def test_two_processes_share_the_videos(tmp_path):
 
 def test_a_job_goes_on_of_which_one_process_was_killed(tmp_path):
     write_archive(tmp_path / "videos", MIXED | {"4.mp4": "deadly once"})
-    code, text = run_job(tmp_path, processes=2, delay=0.2)
+    code, text = run_two(tmp_path, delay=0.2)
     assert code != 0 and "SIGKILL" in text
     begun = read_calls(tmp_path / "calls")
     assert len(begun) < len(MIXED)

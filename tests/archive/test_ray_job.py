@@ -140,7 +140,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once(tmp_path, monkeypat
     assert ArchiveRecords(tmp_path / "out").summarise().num_videos == 0
 
 
-def test_an_actor_ends_where_a_video_stands_still(tmp_path):
+def test_an_actor_ends_where_a_video_stands_still(warm_python):
     """Also where the interpreter itself does, as in a decoder that never comes back and holds its lock."""
     program = """
 import re, time
@@ -159,10 +159,7 @@ assert analyse("fine") == "fine"
 time.sleep(1.5)  # between two videos
 analyse("hangs")
 """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
+    done = warm_python.run("-c", program)
     assert done.returncode == 1 and done.stdout == "alive\nalive\n" and "in analyse" in done.stderr, done
 
 

@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,42 +8,36 @@ import torch
 from safetensors.torch import load_file
 
 from s2d_hf.trainer import find_last_checkpoint
+from tests.warm_python import WarmPython
 
 from .frames_dataset import make_trainer
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def start(folder: Path, *options: str) -> subprocess.Popen:
+def train(python: WarmPython, folder: Path, returncode: int, *options: object) -> None:
+    """Trains in a process of its own, which must end with this code."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.trainer.train_until_killed", str(folder), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with open(folder / "output.txt", "w") as output:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-
-
-def assert_ends(process: subprocess.Popen, folder: Path, returncode: int) -> None:
-    assert process.wait(timeout=300) == returncode, (folder / "output.txt").read_text()[-3000:]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = python.run("-m", "tests.trainer.train_until_killed", folder, *options, env=environment, timeout=300)
+    assert run.returncode == returncode, run.stderr[-3000:]
 
 
 def timeless(entry: dict) -> dict:
     return {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second", "_time"))}
 
 
-def test_a_training_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):
+def test_a_training_that_is_killed_twice_ends_as_one_that_is_not(warm_python, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    unbroken = start(whole)
+    train(warm_python, whole, 0)
     # some steps after the checkpoint in the middle of the third epoch
-    assert_ends(start(killed, "--kill-after", "10"), killed, -signal.SIGKILL)
+    train(warm_python, killed, -signal.SIGKILL, "--kill-after", 10)
     assert find_last_checkpoint(killed / "run") == str(killed / "run" / "checkpoint-8")
     assert load_file(killed / "run" / "checkpoint-8" / "emotion_anchors.safetensors")["counts"].sum() > 0
     # while the next checkpoint is being written
-    assert_ends(start(killed, "--resume", "--kill-in-checkpoint", "12"), killed, -signal.SIGKILL)
+    train(warm_python, killed, -signal.SIGKILL, "--resume", "--kill-in-checkpoint", 12)
     half_written = {path.name for path in (killed / "run" / "checkpoint-12").iterdir()}
     assert "model.safetensors" in half_written and "trainer_state.json" not in half_written
     assert find_last_checkpoint(killed / "run") == str(killed / "run" / "checkpoint-8")
-    assert_ends(start(killed, "--resume"), killed, 0)
-    assert_ends(unbroken, whole, 0)
+    train(warm_python, killed, 0, "--resume")
 
     for name in ("weights", "average", "anchors"):
         expected, tensors = (load_file(folder / f"{name}.safetensors") for folder in (whole, killed))

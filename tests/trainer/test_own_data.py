@@ -1,8 +1,6 @@
 """The dynamic stage on a user's own videos: validation, windows, EMA, broken files, pushing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,13 +102,13 @@ def test_a_broken_video_stops_with_its_name_or_is_listed(image_model, videos, tm
     assert result.metrics["left_out"] == {"train": [f"{videos.name}/cut.mp4"]}
 
 
-def test_push_uploads_the_finished_folder(image_model, videos, tmp_path, hub):
+def test_push_uploads_the_finished_folder(image_model, videos, warm_python, tmp_path, hub):
     """As a user trains, to the tests' Hub."""
     out = tmp_path / "out"
     push = ("--push_to_hub", "--hub_model_id", "s2d-hf/faces", "--max_steps", "1", "--save_strategy", "steps")
-    command = [sys.executable, ROOT / "training" / "train.py", *arguments(out, image_model, videos, *push)]
+    command = [ROOT / "training" / "train.py", *arguments(out, image_model, videos, *push)]
     environment = hub.environment(tmp_path) | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    run = warm_python.run(*command, env=environment, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert hub.commits("s2d-hf/faces") == ["End of training", "initial commit"]
     files = hub.files("s2d-hf/faces")

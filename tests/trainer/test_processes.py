@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from s2d_hf import S2DForVideoClassification
 from s2d_hf.trainer import S2DTrainingArguments
+from tests.warm_python import WarmPython
 
 from .frames_dataset import make_trainer
 from .plain_loops import CASES, FSDP_CASES, TRAINER_CASES, Batches, train
@@ -18,10 +19,14 @@ from .processes import launch
 FSDP2 = {"fsdp": True, "fsdp_config": {"version": 2}}
 
 
-def run_cases(processes: int, folder: Path, cases: list[dict[str, Any]]) -> None:
+def run_cases(python: WarmPython, processes: int, folder: Path, cases: list[dict[str, Any]]) -> None:
     folder.mkdir()
-    module = "tests.trainer.train_on_processes"
-    launch(processes, "-m", module, str(folder), *(json.dumps(case) for case in cases))
+    command = ["-m", "tests.trainer.train_on_processes", str(folder), *(json.dumps(case) for case in cases)]
+    if processes > 1:
+        launch(processes, *command)
+    else:
+        run = python.run(*command, timeout=300)
+        assert run.returncode == 0, run.stderr[-5000:]
 
 
 def read_reports(folder: Path, processes: int) -> list[dict[str, Any]]:
@@ -62,12 +67,12 @@ def assert_resumed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("update", ["before", pytest.param("after", marks=pytest.mark.slow)])
-def test_two_processes_equal_one_with_twice_the_batch(update, tmp_path):
+def test_two_processes_equal_one_with_twice_the_batch(update, warm_python, tmp_path):
     results, predictions = {}, []
     for processes, batch_size in ((1, 4), (2, 2)):
         case = {"name": "small", "frozen": True, "per_device_train_batch_size": batch_size, "anchor_update": update}
         case |= {"gradient_checkpointing": True, "ema_decay": 0.9}
-        run_cases(processes, tmp_path / str(processes), [case])
+        run_cases(warm_python, processes, tmp_path / str(processes), [case])
         folder = tmp_path / str(processes) / "small"
         reports = read_reports(folder, processes)
         for report in reports:
@@ -87,7 +92,7 @@ def test_two_processes_equal_one_with_twice_the_batch(update, tmp_path):
 
 
 @pytest.mark.slow
-def test_ddp_and_fsdp2_equal_one_process(tmp_path):
+def test_ddp_and_fsdp2_equal_one_process(warm_python, tmp_path):
     settings = [(frozen, steps) for frozen in (True, False) for steps in (1, 2)]
     for processes, kinds in ((1, {"one": {}}), (2, {"ddp": {}, "fsdp2": FSDP2})):
         cases = []
@@ -96,7 +101,7 @@ def test_ddp_and_fsdp2_equal_one_process(tmp_path):
                 case = {"name": f"{kind}-{frozen}-{steps}", "frozen": frozen, "gradient_accumulation_steps": steps}
                 cases.append(case | arguments | {"per_device_train_batch_size": 4 // processes // steps})
         cases[-1]["gradient_checkpointing"] = True
-        run_cases(processes, tmp_path / str(processes), cases)
+        run_cases(warm_python, processes, tmp_path / str(processes), cases)
     for frozen, steps in settings:
         one = tmp_path / "1" / f"one-{frozen}-{steps}"
         losses = read_reports(one, 1)[0]["losses"]

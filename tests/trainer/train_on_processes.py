@@ -111,7 +111,8 @@ if __name__ == "__main__":
         folder = Path(sys.argv[1], case.pop("name"))
         folder.mkdir(exist_ok=True)
         run_case(folder, **case)
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # not where one process trains alone
+        torch.distributed.destroy_process_group()
     # All is written. Now and then torch's gloo threads abort a process while it unloads, after Python has ended.
     sys.stdout.flush()
     os._exit(0)

@@ -3,8 +3,6 @@
 import json
 import os
 import struct
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from transformers import AutoVideoProcessor, pipeline
 from s2d_hf.video_reading_s2d import read_video
 
 from ..made_videos import case_number, make_video, numbered, plain_decode, plain_rgb
+from ..warm_python import WarmPython
 from .readers import MARK, check_readers, nearest, scores_of
 
 HOSTILE_CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "hostile"
@@ -100,11 +99,9 @@ for path in sys.argv[1:]:
 """
 
 
-def read_hostile(files: list[Path]) -> dict[tuple[str, str], tuple[int | None, list[str]]]:
+def read_hostile(python: WarmPython, files: list[Path]) -> dict[tuple[str, str], tuple[int | None, list[str]]]:
     """Reads files in a process of its own, and checks what holds for all: by name and way, the frames and warnings."""
-    command = [sys.executable, "-c", HOSTILE, *map(str, files)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    run = python.run("-c", HOSTILE, *files, timeout=240)
     found = {}
     for line in run.stdout.splitlines():
         path, way, count, error, told, seconds, megabytes = json.loads(line)
@@ -150,12 +147,12 @@ def make_hostile_files(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory) -> dict[tuple[str, str], tuple[int | None, list[str]]]:
+def hostile(warm_python, tmp_path_factory) -> dict[tuple[str, str], tuple[int | None, list[str]]]:
     """What `read_hostile` finds in the files that are made here, and in those of shared/cases/hostile."""
     files = make_hostile_files(tmp_path_factory.mktemp("hostile"))
     if HOSTILE_CASES.is_dir():
         files += sorted(HOSTILE_CASES / name for name in os.listdir(HOSTILE_CASES) if name.endswith(MEDIA))
-    return read_hostile(files)
+    return read_hostile(warm_python, files)
 
 
 def test_hostile_cases(shared, hostile):
