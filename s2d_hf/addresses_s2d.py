@@ -131,7 +131,7 @@ def _is_public(host: str | None) -> bool:
         found = socket.getaddrinfo(host, None) if host else []
     except (OSError, UnicodeError):
         return False
-    return bool(found) and all(ipaddress.ip_address(entry[4][0].split("%")[0]).is_global for entry in found)
+    return bool(found) and all(ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_global for entry in found)
 
 
 def _quoted(address: str) -> str:

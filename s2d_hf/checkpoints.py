@@ -175,8 +175,8 @@ def find_state_dict(loaded: Any) -> dict[str, TensorRecord]:
             return _tensors_of(place)
     deeper = dict(_search(loaded, "", _SEARCH_DEPTH, set()))
     if len(deeper) > 1:
-        places = ", ".join(repr(place)[:80] for place in list(deeper)[:5])
-        raise ValueError(f"it holds tensors under {places}, and one cannot tell which are the model's")
+        found = ", ".join(repr(place)[:80] for place in list(deeper)[:5])
+        raise ValueError(f"it holds tensors under {found}, and one cannot tell which are the model's")
     if not deeper:
         raise ValueError(f"it holds no state dict, neither at its top nor under {', '.join(STATE_KEYS)}")
     return next(iter(deeper.values()))

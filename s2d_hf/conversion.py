@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -455,7 +456,7 @@ def convert_checkpoint(
         )
 
     crop = {"height": config.image_size, "width": config.image_size}
-    settings = {
+    settings: dict[str, Any] = {
         "landmark_encoder": encoder,
         "do_landmarks": encoder is not None,
         "do_crop_faces": crop_faces,

@@ -4,7 +4,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ from .frames_s2d import scale_to_eight_bit
 try:
     import cv2
 except ImportError:  # comes with face-alignment
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]  # where it is, a module
+
+if TYPE_CHECKING:  # it stands beside a transformers processor, whose methods it calls
+    from transformers import BaseImageProcessor as _Processor
+else:
+    _Processor = object
+
+Processor = TypeVar("Processor", bound="FaceCropperMixin")
 
 # The iBUG 68 points of the eyes: the one on the left of the picture first.
 _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)
@@ -106,7 +113,7 @@ def find_roll_angles(landmarks: torch.Tensor) -> np.ndarray:
     return angles
 
 
-class FaceCropperMixin:
+class FaceCropperMixin(_Processor):
     """
     Gives an S2D processor the cropping of faces.
 
@@ -127,7 +134,9 @@ class FaceCropperMixin:
         super().__init__(**kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+    def from_pretrained(
+        cls: type[Processor], pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Processor:
         """Loads a processor; `face_detector` and `face_detector_weights` take the place of what was saved."""
         chosen = {name: kwargs.pop(name) for name in ("face_detector", "face_detector_weights") if name in kwargs}
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -140,7 +149,7 @@ class FaceCropperMixin:
         return self.__dict__ | {"_loaded_detector": None}
 
     @classmethod
-    def from_dict(cls, dictionary: dict[str, Any], **kwargs):
+    def from_dict(cls: type[Processor], dictionary: dict[str, Any], **kwargs: Any) -> Processor:
         """Makes a processor of its settings; a stranger's can't name files of this machine."""
         return super().from_dict({k: v for k, v in dictionary.items() if k != "face_detector_weights"}, **kwargs)
 
@@ -242,8 +251,8 @@ class FaceCropperMixin:
         Raises:
             ValueError: if no face is found, or `detect_every` is below 1.
         """
-        arrays = [frame.round().clamp(0, 255).to(torch.uint8) for frame in scale_to_eight_bit(frames)]
-        arrays = [np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in arrays]
+        pixels = [frame.round().clamp(0, 255).to(torch.uint8) for frame in scale_to_eight_bit(frames)]
+        arrays = [np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in pixels]
         times = np.arange(len(arrays)) / 8 if times is None else np.asarray(times, dtype=float)
         # a short clip's last frame may be repeated
         is_new = np.concatenate([[True], np.diff(times) > 0])

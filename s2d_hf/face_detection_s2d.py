@@ -17,7 +17,7 @@ from transformers.utils import logging
 try:
     import cv2
 except ImportError:  # comes with face-alignment
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]  # where it is, a module
 
 logger = logging.get_logger(__name__)
 

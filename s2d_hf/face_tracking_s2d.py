@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -11,7 +12,7 @@ try:
     from scipy.ndimage import gaussian_filter
     from scipy.optimize import linear_sum_assignment
 except ImportError:  # both come with face-alignment
-    cv2 = gaussian_filter = linear_sum_assignment = None
+    cv2 = gaussian_filter = linear_sum_assignment = None  # type: ignore[assignment]  # where they are, modules
 
 # Between two frames is a cut if their pixels differ by so many grey levels and, quarter by quarter, their colours have
 # less than that in common. A moving camera changes the pixels as much as a cut does, but the colours far less.
@@ -196,7 +197,8 @@ class FaceFollower:
             reach = min(MAX_DISTANCE + MAX_SPEED * (time - track.last), MAX_REACH)
             distances = np.linalg.norm(centers - center, axis=1) / ((sides + side) / 2)
             ratios = np.abs(np.log(sides / side))
-            likeness = np.array([np.minimum(look, track.look).sum() for look in looks])
+            own = cast(np.ndarray, track.look)  # since its first detection
+            likeness = np.array([np.minimum(look, own).sum() for look in looks])
             allowed = (distances <= reach) & (ratios <= np.log(MAX_SIZE_RATIO)) & (likeness >= MIN_LIKENESS)
             costs[allowed, j] = (distances + ratios + (1 - likeness))[allowed]
         rows, columns = linear_sum_assignment(costs)
@@ -254,8 +256,8 @@ def _smooth_value(times: np.ndarray, values: np.ndarray, time: float, width: flo
     times, values = times[known], values[known]
     near = np.abs(times - time) <= max(2 * width, 1e-6)
     # at least the ones right before and after
-    near[max(0, np.searchsorted(times, time, side="right") - 1)] = True
-    near[min(len(times) - 1, np.searchsorted(times, time, side="left"))] = True
+    near[max(0, int(np.searchsorted(times, time, side="right")) - 1)] = True
+    near[min(len(times) - 1, int(np.searchsorted(times, time, side="left")))] = True
     return _local_line(times[near], values[near], time, width)
 
 

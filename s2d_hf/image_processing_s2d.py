@@ -17,7 +17,8 @@ from .frames_s2d import read_image, scale_to_eight_bit, to_rgb
 from .landmark_processing_s2d import LandmarkProcessorMixin
 
 
-class S2DImageProcessorKwargs(FaceProcessorKwargs, ImagesKwargs, total=False):
+# `ImagesKwargs` is a `TypedDict`, too, which checkers can't see
+class S2DImageProcessorKwargs(FaceProcessorKwargs, ImagesKwargs, total=False):  # type: ignore[misc]
     """What a call of [`S2DImageProcessor`] takes."""
 
 

@@ -41,7 +41,7 @@ def use_int8(model: S2DPreTrainedModel) -> S2DPreTrainedModel:
         raise ValueError("A model in int8 can't be saved: save the one that it was made of.")
 
     model.requires_grad_(False)
-    model.save_pretrained = refuse_saving
+    model.save_pretrained = refuse_saving  # type: ignore[method-assign]  # of this one model
     for layer in model.base_model.layers:
         for block in (layer.attention, layer.mlp):
             for name, module in list(block.named_children()):
@@ -60,6 +60,10 @@ class Int8Linear(nn.Module):
     Args:
         linear (`nn.Linear`): Whose weights are taken.
     """
+
+    weight: torch.Tensor
+    weight_scale: torch.Tensor
+    bias: torch.Tensor | None
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

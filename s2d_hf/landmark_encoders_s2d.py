@@ -4,6 +4,7 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -94,7 +95,8 @@ class LandmarkEncoder(nn.Module):
         for chunk in pixel_values.split(batch_size):
             output = self._encode(chunk.to(parameter.device, parameter.dtype), return_landmarks)
             features.append(output.features)
-            landmarks.append(output.landmarks)
+            if output.landmarks is not None:
+                landmarks.append(output.landmarks)
         return LandmarkOutput(
             features=torch.cat(features).to(pixel_values).contiguous(),
             landmarks=torch.cat(landmarks).to(pixel_values) if return_landmarks else None,
@@ -121,8 +123,10 @@ class ConvBlock(nn.Module):
         if self.training:
             x = bn(conv(x))
         else:  # the norm is a part of the convolution then
-            scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
-            weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
+            mean: Any = bn.running_mean  # which may be None by PyTorch's hints
+            variance: Any = bn.running_var
+            scale = bn.weight * (variance + bn.eps).rsqrt()
+            weight, bias = conv.weight * scale[:, None, None, None], bn.bias - mean * scale
             is_product = conv.kernel_size == (1, 1) and conv.groups == 1 and x.device.type == "cpu"
             # a compiler would take the number of frames for a constant
             if is_product and not torch.compiler.is_compiling() and len(x) >= _MANY_FRAMES:
@@ -245,6 +249,9 @@ class FANLandmarkEncoder(LandmarkEncoder):
 
     encoder_type = "fan"
     input_size = 256
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, num_modules: int = 4, features: str = "hidden"):
         if features not in ("hidden", "heatmaps"):

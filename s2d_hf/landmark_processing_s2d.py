@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from transformers import BatchFeature
@@ -23,8 +23,15 @@ from .landmark_encoders_s2d import (
     save_landmark_encoder,
 )
 
+if TYPE_CHECKING:  # it stands beside a transformers processor, whose methods it calls
+    from transformers import BaseImageProcessor as _Processor
+else:
+    _Processor = object
 
-class LandmarkProcessorMixin:
+Processor = TypeVar("Processor", bound="LandmarkProcessorMixin")
+
+
+class LandmarkProcessorMixin(_Processor):
     """
     Gives a transformers image or video processor a frozen landmark encoder and the paper's preprocessing.
 
@@ -72,20 +79,24 @@ class LandmarkProcessorMixin:
         dictionary["landmark_encoder"] = config
         return dictionary
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Saves settings, code and landmark encoder. See [`~transformers.BaseImageProcessor.save_pretrained`]."""
         if self.landmark_encoder is None and self._landmark_config is not None:
             raise ValueError("This processor's landmark encoder has no weights: it can't be saved.")
         refuse_access_tokens(self.to_json_string(), f"Nothing is saved to {save_directory}")
         files = super().save_pretrained(save_directory)
         if self.landmark_encoder is not None:
-            files.append(str(save_landmark_encoder(self.landmark_encoder, save_directory)))
+            files.append(str(save_landmark_encoder(self.landmark_encoder, os.fspath(save_directory))))
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory))), **kwargs)
         return files
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+    def from_pretrained(
+        cls: type[Processor], pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Processor:
         """
         Loads a processor and its landmark encoder. See [`~transformers.BaseImageProcessor.from_pretrained`].
 

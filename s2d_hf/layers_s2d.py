@@ -15,6 +15,7 @@ linear layers get them with one leading axis, which quantised ones ask for.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Plain attention, softmax(q k^T / sqrt(d)) v: `(..., heads, S, d)` in, `(..., S, heads, d)` and the probabilities
@@ -154,7 +155,7 @@ class S2DPrompter(nn.Module):
         self.fovea_scale = nn.Parameter(torch.full((1,), self.initial_fovea_scale))
         self.output_proj = nn.Linear(config.prompt_hidden_size, config.hidden_size)
         for projection in (self.appearance_proj, self.landmark_proj, self.output_proj):
-            projection.starts_as = "xavier"  # see `_init_weights`
+            projection.starts_as = "xavier"  # type: ignore[assignment]  # a mark for `_init_weights`
 
     def forward(self, appearance: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
         """The prompt, like both inputs `(..., num_patches, hidden_size)`."""
@@ -187,7 +188,7 @@ class S2DTemporalAdapter(nn.Module):
         self.spatial_down = nn.Linear(config.hidden_size, width)
         self.spatial_up = nn.Linear(width, config.hidden_size)
         if config.adapter_init == "zero":
-            self.spatial_up.starts_as = "zero"  # see `_init_weights`
+            self.spatial_up.starts_as = "zero"  # type: ignore[assignment]  # a mark for `_init_weights`
 
     def forward(self, appearance: torch.Tensor) -> torch.Tensor:
         """What is added to the patch tokens; `(batch_size, num_frames, num_patches, hidden_size)` in and out."""
@@ -220,7 +221,8 @@ class S2DPromptLayer(nn.Module):
         What is added to the patch tokens, t + p, and the prompt p alone; all `(..., num_patches, hidden_size)`, as
         both inputs are, which have gone through their norms.
         """
-        prompt = None if self.prompter is None else self.prompter(appearance, landmarks)
+        # where there is no prompter, there is an adapter
+        prompt: Any = None if self.prompter is None else self.prompter(appearance, landmarks)
         if self.temporal_adapter is None:
             return prompt, prompt
         adapted = self.temporal_adapter(appearance)
@@ -240,7 +242,9 @@ class S2DEmbeddings(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
         if config.temporal_adapters:
-            self.temporal_embeddings = nn.Parameter(torch.zeros(1, config.num_frames, config.hidden_size))
+            self.temporal_embeddings: nn.Parameter | None = nn.Parameter(
+                torch.zeros(1, config.num_frames, config.hidden_size)
+            )
         else:
             self.temporal_embeddings = None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -269,7 +273,14 @@ class S2DEmbeddings(nn.Module):
         return torch.cat((self.position_embeddings[:, :1], patches.flatten(2).transpose(1, 2)), dim=1)
 
     def interpolated_times(self, num_frames: int) -> torch.Tensor:
-        """Temporal embeddings for `num_frames` frames that span the same clip, `(1, num_frames, hidden_size)`."""
+        """
+        Temporal embeddings for `num_frames` frames that span the same clip, `(1, num_frames, hidden_size)`.
+
+        Raises:
+            ValueError: if there are none, as in an image model.
+        """
+        if self.temporal_embeddings is None:
+            raise ValueError("There are no temporal embeddings: `temporal_adapters` is off in the configuration.")
         if num_frames == self.config.num_frames:
             return self.temporal_embeddings
         times = self.temporal_embeddings.transpose(1, 2)

@@ -20,7 +20,7 @@ from .texts_s2d import listed
 _SMALL = 10_000_000
 
 
-def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments) -> PreTrainedModel:
+def load_whole_model(model_class: Any, folder: str | os.PathLike, **arguments: Any) -> PreTrainedModel:
     """
     `model_class.from_pretrained(folder, **arguments)`, with an error where transformers would fill in random weights
     or leave some out.
@@ -105,7 +105,7 @@ def errors_named(model: str | os.PathLike) -> Iterator[None]:
         raise ValueError(f"{model} can't be loaded, a setting of it is no setting ({what}).") from error
 
 
-def check_model_type(folder: str | os.PathLike, **arguments) -> None:
+def check_model_type(folder: str | os.PathLike, **arguments: Any) -> None:
     """
     Args:
         folder (`str` or `os.PathLike`): A model's folder or its name on the Hub.

@@ -12,6 +12,7 @@ from .requirements_s2d import MINIMUM_TRANSFORMERS  # noqa: F401
 # isort: split
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -34,6 +35,8 @@ from .layers_s2d import S2DEmbeddings, S2DLayer, S2DPrompter, S2DPromptLayer
 from .vit_weights_s2d import fill_with_vit, load_vit
 
 logger = logging.get_logger(__name__)
+
+Model = TypeVar("Model", bound="S2DPreTrainedModel")
 
 # `pipeline` reports every class missing from these tables as unsupported, also when it loads and runs.
 MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.setdefault(S2DConfig.model_type, "S2DForImageClassification")
@@ -126,7 +129,7 @@ class S2DPreTrainedModel(PreTrainedModel):
             init.constant_(module.fovea_scale, module.initial_fovea_scale)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Model:
         """
         See [`~transformers.PreTrainedModel.from_pretrained`].
 
@@ -138,7 +141,7 @@ class S2DPreTrainedModel(PreTrainedModel):
         refuse_broken_weights(model.state_dict(), f"{pretrained_model_name_or_path} can't be used")
         return loaded
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """
         Saves the model so that every Auto class loads it, with `trust_remote_code=True` also where `s2d_hf` is not
         installed. See [`~transformers.PreTrainedModel.save_pretrained`].
@@ -151,10 +154,10 @@ class S2DPreTrainedModel(PreTrainedModel):
         refuse_broken_weights(kwargs.get("state_dict") or self.state_dict(), refusal)
         refuse_access_tokens(self.config.to_json_string(), refusal)
         self.config.auto_map = dict(AUTO_MAP)
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
-    def from_vit_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "S2DPreTrainedModel":
+    def from_vit_pretrained(cls: type[Model], pretrained_model_name_or_path: str, **kwargs: Any) -> Model:
         """
         Starts an S2D model from a ViT or ViT-MAE checkpoint of the Hub (paper section 4.2: the image model starts
         from a masked autoencoder). The landmark embedding, prompters and classifier are new.
@@ -233,7 +236,8 @@ class S2DModel(S2DPreTrainedModel):
         has_prompts = config.prompt_type != "none"
         self.landmark_embeddings = nn.Linear(config.landmark_channels, config.hidden_size) if has_prompts else None
         if self.landmark_embeddings is not None:
-            self.landmark_embeddings.starts_as = "convolution"  # of 1x1, in the paper's code; see `_init_weights`
+            # a mark for `_init_weights`: of 1x1, in the paper's code
+            self.landmark_embeddings.starts_as = "convolution"  # type: ignore[assignment]  # as above
         self.prompt_norms = nn.ModuleList(
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(config.num_prompt_norms)
         )
@@ -248,7 +252,7 @@ class S2DModel(S2DPreTrainedModel):
         """The patch embedding."""
         return self.embeddings.patch_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Conv2d) -> None:
         """Replaces the patch embedding."""
         self.embeddings.patch_embeddings = value
 
@@ -262,7 +266,7 @@ class S2DModel(S2DPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         pooled_only: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         r"""
         Before each block i the prompts, then the block:
@@ -326,8 +330,8 @@ class S2DModel(S2DPreTrainedModel):
             patches = patches + added
         hidden_states = self.embeddings(patches, rows, columns)
 
-        all_hidden_states = (hidden_states,) if output_hidden_states else None
-        all_attentions = () if output_attentions else None
+        all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,) if output_hidden_states else ()
+        all_attentions: tuple[torch.Tensor, ...] = ()
         for i, layer in enumerate(self.layers):
             if 1 <= i < len(self.prompt_layers):
                 added, prompt = prompt_layer(i, hidden_states, prompt)
@@ -345,8 +349,8 @@ class S2DModel(S2DPreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=None if pooled_only else hidden_states,
             pooler_output=pooled.mean(dim=1) if is_video else pooled,
-            hidden_states=all_hidden_states,
-            attentions=all_attentions,
+            hidden_states=all_hidden_states if output_hidden_states else None,
+            attentions=all_attentions if output_attentions else None,
         )
 
     def _embed_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -359,7 +363,7 @@ class S2DModel(S2DPreTrainedModel):
         self, features: torch.Tensor | None, rows: int, columns: int, dtype: torch.dtype
     ) -> torch.Tensor | None:
         """`(..., channels, cells, cells)` to `(..., num_patches, hidden_size)`, on the patches' grid."""
-        if self.landmark_embeddings is None:
+        if self.landmark_embeddings is None or features is None:  # both or neither, as was checked
             return None
         shape, features = features.shape[:-3], features.flatten(0, -4).to(dtype)
         if features.shape[-2:] != (rows, columns):
@@ -401,7 +405,7 @@ class _S2DClassifier(S2DPreTrainedModel):
         interpolate_temporal_encoding: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> S2DClassifierOutput:
         r"""
         Args:

@@ -243,38 +243,40 @@ def export_onnx(
     check_output_folder(output, overwrite)
     _refuse_model_folder(output)
     _import_exporters()
-    processor, preparation = None, {}
+    processor: Processor | None = None
+    preparation: dict[str, Any] = {}
+    exported: Any = model
     if not isinstance(model, nn.Module):
-        model, processor, preparation = _load(find_model(model), model)
-    if type(model) not in CLASSIFIERS.values():
-        raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and this is a {type(model).__name__}.")
-    if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
+        exported, processor, preparation = _load(find_model(model), model)
+    if type(exported) not in CLASSIFIERS.values():
+        raise ValueError(f"only {' and '.join(CLASSIFIERS)} can be exported, and this is a {type(exported).__name__}.")
+    if {parameter.dtype for parameter in exported.parameters()} != {torch.float32}:
         raise ValueError("only models in float32 can be exported: load it with `dtype=torch.float32`.")
-    batches = [random_inputs(model, size, seed) for seed, size in enumerate(_CHECK_SIZES)]
+    batches = [random_inputs(exported, size, seed) for seed, size in enumerate(_CHECK_SIZES)]
     with torch.no_grad():
-        expected = torch.cat([model.eval()(**batch, return_dict=True).logits for batch in batches])
+        expected = torch.cat([exported.eval()(**batch, return_dict=True).logits for batch in batches])
 
     with tempfile.TemporaryDirectory() as scratch:
         file, quantized = Path(scratch) / MODEL_FILE, Path(scratch) / QUANTIZED_FILE
-        _write(model, file, opset)
-        reports = [_compare(file, model.config, batches, expected)]
+        _write(exported, file, opset)
+        reports: list[Any] = [_compare(file, exported.config, batches, expected)]
         _check_difference("model's logits", reports[0].difference, 1, output)
         if int8:
             _quantize(file, quantized)
-            reports.append(_compare(quantized, model.config, batches, expected))
+            reports.append(_compare(quantized, exported.config, batches, expected))
         for report in reports:
-            write_metadata(report.file, describe_model(model.config, type(model).__name__) | preparation)
+            write_metadata(report.file, describe_model(exported.config, type(exported).__name__) | preparation)
         if processor is not None and processor.landmark_encoder is not None:
             encoder, encoder_file = processor.landmark_encoder, Path(scratch) / LANDMARK_FILE
-            _write_encoder(encoder, model.config.image_size, encoder_file, opset)
-            write_metadata(encoder_file, {"image_size": model.config.image_size} | preparation)
-            found = _compare_encoder(encoder, model.config.image_size, encoder_file)
+            _write_encoder(encoder, exported.config.image_size, encoder_file, opset)
+            write_metadata(encoder_file, {"image_size": exported.config.image_size} | preparation)
+            found = _compare_encoder(encoder, exported.config.image_size, encoder_file)
             _check_difference("landmark features", found.feature_difference, found.feature_scale, output)
             _check_difference("landmarks", found.landmark_difference, found.landmark_scale, output)
             reports.append(found)
         if processor is not None:
             write_processor(processor, Path(scratch) / PROCESSOR_FILES[type(processor)])
-        _write_config(model, Path(scratch) / "config.json")
+        _write_config(exported, Path(scratch) / "config.json")
         output.mkdir(parents=True, exist_ok=True)
         for name in (MODEL_FILE, QUANTIZED_FILE, LANDMARK_FILE, *PROCESSOR_FILES.values()):
             for old in (output / name, output / f"{name}.data"):
@@ -310,7 +312,7 @@ def _refuse_model_folder(folder: Path) -> None:
         )
 
 
-def _write_config(model: nn.Module, file: Path) -> None:
+def _write_config(model: Any, file: Path) -> None:
     """Without the model's code, which `save_pretrained` would put beside it."""
     fields = model.config.to_dict() | {"architectures": [type(model).__name__]}
     for name in ("auto_map", "_name_or_path"):  # the latter may be a folder of this machine
@@ -336,7 +338,7 @@ class _Landmarks(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         # its `forward` cuts a batch into pieces, whose number would be fixed in the file
         output = self.encoder._encode(pixel_values, return_landmarks=True)
         return output.features.contiguous(), output.landmarks
@@ -414,7 +416,7 @@ def _check_processor(processor: Processor, config: S2DConfig, name: str | Path) 
         )
 
 
-def _write(model: nn.Module, file: Path, opset: int) -> None:
+def _write(model: Any, file: Path, opset: int) -> None:
     _export(_Logits(model).eval(), random_inputs(model, _EXPORT_SIZE), ["logits"], file, opset)
 
 
@@ -427,7 +429,7 @@ def _export(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: list[st
     batch = torch.export.Dim("batch_size", min=1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own workings
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             tuple(inputs.values()),
             dynamo=True,

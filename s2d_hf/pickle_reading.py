@@ -10,7 +10,8 @@ their values lie. Tensors of kinds that no checkpoint of a model needs come out 
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from mmap import mmap
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -67,7 +68,7 @@ PASSED_OVER = _Marker()
 UNREADABLE = _Marker()
 
 
-def read_pickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+def read_pickle(file: BinaryIO | mmap) -> tuple[Any, dict[str, Storage]]:
     """
     Reads one pickle, and leaves the file behind it.
 
@@ -84,7 +85,7 @@ def read_pickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(cast(BinaryIO, file)):
             if opcode.name == "STOP":
                 return machine.stack.pop(), machine.storages
             machine.follow(opcode.name, argument)

@@ -6,10 +6,11 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -38,6 +39,8 @@ if av.logging.get_level() is None:
 _LEAST_LEAD, _MOST_LEAD = 0.05, 3600.0
 
 _MOST_NEW_STREAMS = 100
+
+Part = TypeVar("Part")
 
 # What reads files that hold pictures and sound. FFmpeg has others, for playlists, devices and text, that open further
 # files and addresses.
@@ -161,7 +164,7 @@ class VideoFile(VideoSource):
         self._first_error = ""
         self._decoded_bytes = self._num_frames = 0
         self._is_complete = self._is_closed = False
-        self._raw: Iterator[av.VideoFrame] | None = None
+        self._raw: Generator[av.VideoFrame, None, None] | None = None
         self._first: av.VideoFrame | None = None
         self._pixels: PixelReader | None = None
         self._decoder: av.VideoCodecContext | None = None
@@ -169,8 +172,9 @@ class VideoFile(VideoSource):
         self._sounds: list[av.AudioStream] = []
         with _documented_errors(name, "opened"):
             # `file:`, so that no name is taken for another protocol
-            self.container = av.open(
+            self.container: av.container.InputContainer = av.open(
                 io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}",
+                mode="r",
                 # not `options`: handed to streams that turn up late, they crash PyAV 15
                 container_options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
                 metadata_errors="replace",
@@ -190,36 +194,37 @@ class VideoFile(VideoSource):
         if not usable:
             raise ValueError(f"{self.name} has no video stream that can be decoded.")
         best = container.streams.best("video")
-        self.stream = next((stream for stream in usable if best is not None and stream.index == best.index), usable[0])
-        context = self._decoder = self._choose_decoder()
+        chosen = next((stream for stream in usable if best is not None and stream.index == best.index), usable[0])
+        self.stream = chosen
+        context = self._decoder = self._choose_decoder(chosen)
         check_limit(
             "S2D_MAX_FRAME_PIXELS", context.width * context.height,
             f"{self.name}: its frames have {context.width}x{context.height} pixels",
         )  # fmt: skip
         context.thread_count, context.thread_type = limit_of("S2D_DECODER_THREADS"), "AUTO"
         context.options = _decoder_options()
-        self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
-        rate = self.stream.average_rate
+        self.time_base: Fraction = chosen.time_base or Fraction(1, 90000)
+        rate = chosen.average_rate
         self.rate: Fraction | None = rate if rate and Fraction(1, 3600) <= rate <= 1000 else None
         self.fps = float(self.rate) if self.rate else None
         self._restarts = Restarts(self.jump_ahead)
-        states_own_duration = bool(self.stream.duration)
+        states_own_duration = bool(chosen.duration)
         self._sounds = [stream for stream in container.streams.audio if stream.codec_context is not None]
-        demuxed = self._sounds if self.with_sound else []
+        demuxed: list[Any] = self._sounds if self.with_sound else []
         if not states_own_duration:  # others may outlast the picture
-            demuxed = [stream for stream in container.streams if stream.index != self.stream.index]
-        self._demuxed = [self.stream, *demuxed]
+            demuxed = [stream for stream in container.streams if stream.index != chosen.index]
+        self._demuxed = [chosen, *demuxed]
         self._others_end = 0.0
-        stated = (self.stream.duration or 0) * self.time_base or Fraction(container.duration or 0, av.time_base)
+        stated = (chosen.duration or 0) * self.time_base or Fraction(container.duration or 0, av.time_base)
         # fewer bytes would not even hold the frames' headers
         if stated > 0 and self._size >= 100 * stated:
             self.duration = float(stated)
 
-    def _choose_decoder(self) -> av.VideoCodecContext:
+    def _choose_decoder(self, stream: av.VideoStream) -> Any:
         """FFmpeg's own one, but for transparent WebM, of which only libvpx sees the transparency."""
-        own = self.stream.codec_context
+        own = stream.codec_context
         name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(own.name)
-        if name is None or self.stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        if name is None or stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
             return own
         return av.CodecContext.create(name, "r")
 
@@ -234,7 +239,7 @@ class VideoFile(VideoSource):
         if self._first is None:
             raise ValueError(self._why_no_frame())
         try:
-            self._pixels = PixelReader(self._first, self.stream.sample_aspect_ratio)
+            self._pixels = PixelReader(self._first, self._held(self.stream).sample_aspect_ratio)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
         self.width, self.height = self._pixels.width, self._pixels.height
@@ -249,7 +254,7 @@ class VideoFile(VideoSource):
 
     def _start_time(self) -> float:
         """Where the player's clock starts, in the file's times in seconds."""
-        first = self._first.time or 0.0
+        first = self._held(self._first).time or 0.0
         started = self.container.start_time
         if started is None or not self.has_presentation_times:
             return first
@@ -271,7 +276,7 @@ class VideoFile(VideoSource):
             self._decoder.flush_buffers()
         # its threads end here and now: in a process that is forked, they could not be ended any more
         self.stream = self._decoder = self._raw = self._first = self._pixels = None
-        self._demuxed = self._sounds = []
+        self._demuxed, self._sounds = [], []
         self.sound.clear()
         self.container.close()
         self.release.close()
@@ -283,7 +288,7 @@ class VideoFile(VideoSource):
         clock = PlayerClock(self.offsets, self.jump_ahead, 1 / self.fps if self.fps else 0.04)
         for frame in self.decoded():
             now, after_cut = clock.time_of(frame, self._restarts.count)
-            after_cut = self._pixels.changes_size(frame) or after_cut
+            after_cut = self._held(self._pixels).changes_size(frame) or after_cut
             self.seen_until = now + clock.step
             yield TimedFrame(now, frame, after_cut)
         self._is_complete = True
@@ -302,7 +307,7 @@ class VideoFile(VideoSource):
             raise ValueError(f"{self.name} has been read: open it again.")
         yield self._first
         self._first = None
-        yield from self._raw
+        yield from self._held(self._raw)
 
     def decoded_from(self, key_pts: int) -> Iterator[av.VideoFrame]:
         """
@@ -312,9 +317,9 @@ class VideoFile(VideoSource):
             LookupError: if the file doesn't lead there; raised by the iterator.
         """
         with _documented_errors(self.name, "read"):
-            self._raw.close()
-            self.container.seek(key_pts, stream=self.stream)
-            self._decoder.flush_buffers()
+            self._held(self._raw).close()
+            self.container.seek(key_pts, stream=self._held(self.stream))
+            self._held(self._decoder).flush_buffers()
         self._raw = self._decode(key_pts)
         return self._raw
 
@@ -332,10 +337,17 @@ class VideoFile(VideoSource):
     def to_rgb(self, picture: av.VideoFrame) -> np.ndarray:
         """RGB `(height, width, 3)`, uint8."""
         with _documented_errors(self.name, "decoded"):
-            return self._pixels.read(picture)
+            return self._held(self._pixels).read(picture)
+
+    def _held(self, part: Part | None) -> Part:
+        """What there is from the start until the file is closed."""
+        if part is None:
+            raise ValueError(f"{self.name} is not open any more, or not started: open it again.")
+        return part
 
     def _demux(self) -> Iterator[av.Packet]:
         """The packets of the picture; those of sound are laid aside."""
+        picture = self._held(self.stream).index
         breaks = {stream.index: Restarts(self.jump_ahead) for stream in self._sounds}
         packets = self.container.demux(*self._demuxed)
         while True:
@@ -357,7 +369,7 @@ class VideoFile(VideoSource):
             if packet is None:
                 return
             index = packet.stream.index
-            if index == self.stream.index:
+            if index == picture:
                 yield packet
                 continue
             if packet.pts is not None:
@@ -367,9 +379,9 @@ class VideoFile(VideoSource):
             if self.with_sound and index in breaks:
                 self.sound.append(SoundPacket(packet, breaks[index].count_up_to(packet)))
 
-    def _decode(self, key_pts: int | None = None) -> Iterator[av.VideoFrame]:
+    def _decode(self, key_pts: int | None = None) -> Generator[av.VideoFrame, None, None]:
         latest, has_entered = time.monotonic(), False
-        restarts, recent = self._restarts, deque(maxlen=3)
+        restarts, recent = self._restarts, deque[bool](maxlen=3)
         places: list[int] = []  # of packets whose frames are still to come, the first one first
         for packet in self._demux():
             if key_pts is not None and packet.size:
@@ -388,7 +400,7 @@ class VideoFile(VideoSource):
             if place is not None:
                 heapq.heappush(places, place)
             try:
-                decoded = self._decoder.decode(packet)
+                decoded = self._held(self._decoder).decode(packet)
             except (av.FFmpegError, OSError, MemoryError):
                 self._counts["lost"] += 1
                 self._first_error = self._first_error or _count_errors()[1]

@@ -1,6 +1,7 @@
 """From a decoded frame to the picture that a player shows: upright, with square pixels, in RGB."""
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -98,6 +99,8 @@ class PixelReader:
 def _upper_field(frame: av.VideoFrame) -> av.VideoFrame:
     """Every other line of each plane: a picture of half the height, taken at one moment."""
     field = av.VideoFrame(frame.width, (frame.height + 1) // 2, frame.format.name)
+    source: Any  # planes have the buffer protocol, of which PyAV's hints don't tell
+    target: Any
     for source, target in zip(frame.planes, field.planes, strict=True):
         lines = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)[: source.height : 2]
         filled = np.zeros((target.height, target.line_size), np.uint8)
@@ -125,7 +128,8 @@ def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     (x, y) in the frame to (x, y) on the screen. `None` for a frame that is upright, or turned by other than right
     angles.
     """
-    data = next((bytes(item) for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
+    side_data: Any = frame.side_data  # going through it gives the items, and not the names, as its hints say
+    data = next((bytes(item) for item in side_data if item.type.name == "DISPLAYMATRIX"), None)
     if data is None or len(data) < 36:
         return None
     (a, b, _), (c, d, _) = np.frombuffer(data[:36], np.int32).reshape(3, 3)[:2].tolist()

@@ -29,7 +29,8 @@ _LARGE = 2**27  # bytes of a clip
 _SAMPLING = ("num_frames", "fps", "frame_stride")
 
 
-class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):
+# `VideosKwargs` is a `TypedDict`, too, which checkers can't see
+class S2DVideoProcessorKwargs(FaceProcessorKwargs, VideosKwargs, total=False):  # type: ignore[misc]
     """
     What a call of [`S2DVideoProcessor`] takes beside what [`FaceProcessorKwargs`] has.
 
@@ -105,7 +106,9 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     detect_every = 1
 
     @classmethod
-    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs) -> "S2DVideoProcessor":
+    def from_dict(  # type: ignore[override]  # transformers' own name for it in video processors
+        cls, video_processor_dict: dict[str, Any], **kwargs: Any
+    ) -> "S2DVideoProcessor":
         """Makes a processor of its settings. What decodes videos is no part of them; older versions saved it."""
         stored = {name: value for name, value in video_processor_dict.items() if name != "video_backend"}
         return super().from_dict(stored, **kwargs)
@@ -116,9 +119,10 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
         dictionary.pop("video_backend", None)
         return dictionary
 
-    def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Same as calling the processor."""
-        validate_typed_dict(self.valid_kwargs, kwargs)  # before a video is read
+        known: Any = self.valid_kwargs
+        validate_typed_dict(known, kwargs)  # before a video is read
         options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
         check_settings(SimpleNamespace(**{name: options[name] for name in _SAMPLING}))
         clips = self._read_clips(_list_videos(videos), options)
@@ -178,7 +182,7 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
         num_frames: int | None = None,
         fps: float | None = None,
         frame_stride: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> np.ndarray:
         """
         Indices of the frames that are taken from a video; see [`spread_evenly`], [`window_at_rate`] and
@@ -317,7 +321,7 @@ def _choose_of_frames(
     for index in np.unique(indices):
         frame = video[int(index)]
         if isinstance(frame, (str, os.PathLike)):
-            frame = read_image(frame)
+            frame = read_image(os.fspath(frame))
         try:
             frames[int(index)] = to_rgb(frame, input_data_format)
         except (TypeError, ValueError) as error:

@@ -16,6 +16,7 @@ from .file_names_s2d import is_url
 from .frames_s2d import check_num_frames, list_frame_files, read_image, sample_frame_indices, to_rgb
 from .video_files_s2d import LONGEST_FRAME, VideoFile, open_video, tell_damage
 from .video_limits_s2d import check_limit
+from .video_source_s2d import VideoSource
 
 VIDEO_BACKENDS = ("pyav", "decord")
 
@@ -45,7 +46,7 @@ class TimedVideoMetadata(VideoMetadata):
         return self.frame_times[np.asarray(self.frames_indices)].tolist()
 
 
-Choice = Callable[[TimedVideoMetadata], Sequence[int]]
+Choice = Callable[[TimedVideoMetadata], Sequence[int] | np.ndarray]
 
 
 def read_video(
@@ -98,7 +99,7 @@ def check_video(source: str | os.PathLike | bytes, name: str | None = None) -> b
         FileNotFoundError, ValueError: see [`read_video`].
     """
     if not isinstance(source, bytes) and os.path.isdir(source):
-        for file in list_frame_files(source):
+        for file in list_frame_files(os.fspath(source)):
             to_rgb(read_image(file))
         return True
     with open_video(source, name, tells_damage=False) as video:
@@ -113,7 +114,7 @@ def check_video(source: str | os.PathLike | bytes, name: str | None = None) -> b
 def _read_frame_folder(
     folder: str | os.PathLike, choose: Choice | None
 ) -> tuple[list[torch.Tensor], TimedVideoMetadata]:
-    files = list_frame_files(folder)
+    files = list_frame_files(os.fspath(folder))
     metadata = TimedVideoMetadata(total_num_frames=len(files), video_backend="folder")
     indices = np.arange(len(files)) if choose is None else np.asarray(choose(metadata))
     metadata.frames_indices = indices
@@ -178,9 +179,16 @@ class _Reader:
                     continue
         return self._read_twice()
 
-    def _open(self, starts: bool = True) -> VideoFile:
+    def _open(self, starts: bool = True) -> VideoSource:
         # it may be read several times, and its damage is told once
         return open_video(self.file, self.name, tells_damage=False, starts=starts)
+
+    def _open_file(self) -> VideoFile:
+        video = self._open()
+        if not isinstance(video, VideoFile):  # another one than the plan is of
+            video.close()
+            raise _Unplanned
+        return video
 
     def _find_plan(self) -> _Plan | None:
         """
@@ -190,7 +198,10 @@ class _Reader:
         with self._open(starts=False) as video:
             if not isinstance(video, VideoFile):
                 return None
-            shown, keys, has_edits, has_open_groups, latest = [], [], False, False, None
+            shown: list[int] = []
+            keys: list[int] = []
+            latest: int | None = None
+            has_edits = has_open_groups = False
             try:
                 for packet in video.packets():
                     if packet.size == 0:
@@ -211,14 +222,16 @@ class _Reader:
                 return None
             container = video.container.format.name
             longest_gap = video.jump_ahead / float(video.time_base)
-            pts = np.unique(np.array(shown, np.int64))
-            if not keys or not 0 < len(pts) == len(shown) or np.diff(pts, prepend=pts[0]).max() > longest_gap:
+            times = np.unique(np.array(shown, np.int64))
+            if not keys or not 0 < len(times) == len(shown) or np.diff(times, prepend=times[0]).max() > longest_gap:
                 return None
             last = 1 / video.fps if video.fps else 0.0
-            end, end_in_file = (float(int(ticks) * video.time_base) + last for ticks in (pts[-1] - pts[0], pts[-1]))
+            end, end_in_file = (
+                float(int(ticks) * video.time_base) + last for ticks in (times[-1] - times[0], times[-1])
+            )
             if video.has_trouble() or video.ends_early(end, end_in_file):
                 return None  # it is to be told of, so all of it has to be looked at
-        return _Plan(pts, np.sort(np.array(keys, np.int64)), container, has_edits, has_open_groups)
+        return _Plan(times, np.sort(np.array(keys, np.int64)), container, has_edits, has_open_groups)
 
     def _choose(self, video: Any, times: np.ndarray, backend: str) -> tuple[np.ndarray, TimedVideoMetadata]:
         fps = video.fps or (float((len(times) - 1) / times[-1]) if times[-1] > 0 else None)
@@ -240,7 +253,7 @@ class _Reader:
 
     def _read_planned(self, plan: _Plan, may_jump: bool) -> tuple[list[torch.Tensor], TimedVideoMetadata]:
         """Decodes up to each chosen frame, and jumps over what lies between where that is safe (`may_jump`)."""
-        with self._open() as video:
+        with self._open_file() as video:
             times = (plan.pts - plan.pts[0]) * float(video.time_base)
             indices, metadata = self._choose(video, times, "pyav")
             kept = _Kept(indices, self.name)
@@ -304,7 +317,7 @@ class _Reader:
         plan = self._find_plan()
         with self._open() as video:
             refused = self._why_not_decord(video, plan)
-            if refused:
+            if refused or plan is None or not isinstance(video, VideoFile):
                 raise ValueError(f"{self.name}: decord does not read it rightly, as {refused}: use 'pyav'.")
             times = (plan.pts - plan.pts[0]) * float(video.time_base)
             indices, metadata = self._choose(video, times, "decord")

@@ -1,10 +1,12 @@
 """What sources of frames have in common: files, pictures (`video_files_s2d.py`), cameras (`timeline/streaming.py`)."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import av
 import numpy as np
+
+Source = TypeVar("Source", bound="VideoSource")
 
 
 class TimedFrame(NamedTuple):
@@ -60,7 +62,7 @@ class VideoSource:
     damage: str = ""
     is_sure: bool = True
 
-    def __enter__(self) -> "VideoSource":
+    def __enter__(self: Source) -> Source:
         return self
 
     def __exit__(self, *exception: object) -> None:

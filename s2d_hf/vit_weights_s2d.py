@@ -18,7 +18,7 @@ _SHARED_FIELDS = (
 )  # fmt: skip
 
 
-def load_vit(name: str, **kwargs) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def load_vit(name: str, **kwargs: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """
     The fields of `S2DConfig` that a ViT checkpoint sets, and its weights under the names of `S2DModel`.
 
@@ -54,7 +54,8 @@ def fill_with_vit(model: nn.Module, weights: dict[str, torch.Tensor], name: str)
     Raises:
         ValueError: if weights are missing, superfluous or of another shape; the message lists them.
     """
-    num_layers = model.config.num_hidden_layers
+    config: Any = model.config
+    num_layers = config.num_hidden_layers
     used = {
         key: weight
         for key, weight in weights.items()
@@ -88,9 +89,9 @@ def _rename(source: dict[str, torch.Tensor], num_layers: int) -> dict[str, torch
     }
     for i in range(num_layers):
         for kind in ("weight", "bias"):
-            qkv = [source.get(f"layers.{i}.attention.{letter}_proj.{kind}") for letter in "qkv"]
-            if all(part is not None for part in qkv):
-                weights[f"layers.{i}.attention.qkv.{kind}"] = torch.cat(qkv)
+            names = [f"layers.{i}.attention.{letter}_proj.{kind}" for letter in "qkv"]
+            if all(name in source for name in names):
+                weights[f"layers.{i}.attention.qkv.{kind}"] = torch.cat([source[name] for name in names])
             weights[f"layers.{i}.attention.proj.{kind}"] = source[f"layers.{i}.attention.o_proj.{kind}"]
             for same in ("layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2"):
                 weights[f"layers.{i}.{same}.{kind}"] = source[f"layers.{i}.{same}.{kind}"]

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -118,7 +118,7 @@ class IsolatedAnalyser:
 
     def _end(self) -> str:
         """Ends the process and tells how it ended."""
-        process, self._process = self._process, None
+        process, self._process = cast(subprocess.Popen, self._process), None  # only ever called of one that is there
         self._connection.close()
         if process.poll() is None:
             time.sleep(0.05)  # one that is dying has closed its end already

@@ -18,6 +18,8 @@ from .worker import Analyser
 if TYPE_CHECKING:
     import datasets
 
+    from ..timeline.analysis import S2DTimeline
+
 # Settings that say where and how fast to compute. With other ones, a job may go on.
 NOT_RECORDED = ("device", "batch_size")
 # What earlier versions computed in, and recorded as `None`, unless told otherwise.
@@ -106,11 +108,11 @@ def analyse_archive(
     if begun is not None and begun.get("dtype", "") is None and recorded["dtype"] == _EARLIER_DTYPE:
         recorded["dtype"] = None
     items = list_videos(source, path_column, split)
-    common = {"settings": recorded, "retry_failed": retry_failed, "progress": progress}
+    common: dict[str, Any] = {"settings": recorded, "retry_failed": retry_failed, "progress": progress}
     if ray:
         factory = functools.partial(_load_analyser, model, settings)
         use_gpus = str(settings.get("device") or "cuda").startswith("cuda")
-        on_ray = {"num_actors": num_actors, "address": ray_address, "use_gpus": use_gpus}
+        on_ray: dict[str, Any] = {"num_actors": num_actors, "address": ray_address, "use_gpus": use_gpus}
         on_ray["stall_limit"] = stall_limit or math.inf
         return run_ray(items, output, factory, **on_ray, **common)
     if str(settings.get("device") or "cuda") == "cuda":  # whichever it is, to each process its own
@@ -133,7 +135,7 @@ def _load_analyser(model: str, settings: dict[str, Any]) -> Analyser:
     return S2DTimeline.from_pretrained(model, **settings)
 
 
-def _complete_settings(analyser: type, model: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _complete_settings(analyser: "type[S2DTimeline]", model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """
     What the results depend on: the settings with the defaults of `from_pretrained` and of the constructor, to which
     it hands the rest on. One that is spelt out is no other one.

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed
 from accelerate import PartialState
@@ -92,7 +92,7 @@ def _take_videos(
 ) -> None:
     """The share of this process: one video after the other, as long as there are any."""
     if stall_limit is not None:
-        factory = functools.partial(IsolatedAnalyser, factory, stall_limit)
+        factory = cast(Callable[[], Analyser], functools.partial(IsolatedAnalyser, factory, stall_limit))
     analyser = None
     try:
         # `add` counts over all processes, so each number is drawn once
@@ -138,7 +138,8 @@ def _open_store(state: PartialState) -> torch.distributed.Store:
     if state.num_processes == 1:
         return torch.distributed.HashStore()
     host = os.environ["MASTER_ADDR"]
-    store, port = None, [None]
+    store = None
+    port = [0]
     if state.is_main_process:
         store = torch.distributed.TCPStore(host, 0, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
         port = [store.port]

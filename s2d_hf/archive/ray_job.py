@@ -167,7 +167,7 @@ def _run_job(
             bar.update()
 
 
-def _ends_where_it_stands_still(analyser: Analyser, seconds: float) -> Analyser:
+def _ends_where_it_stands_still(analyser: Analyser, seconds: float) -> Callable[..., VideoTimeline]:
     """Ends the process where nothing happens in a video, even if the interpreter itself stands still."""
 
     def start_again(_: float = 0.0) -> None:

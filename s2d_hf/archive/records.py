@@ -242,7 +242,7 @@ class ArchiveRecords:
             seconds (`float`): How long it took.
         """
         timeline = dataclasses.replace(timeline, source=name)
-        known = {key: float(getattr(timeline, key)) for key in ("duration", "fps")}
+        known: dict[str, Any] = {key: float(getattr(timeline, key)) for key in ("duration", "fps")}
         known |= {key: int(getattr(timeline, key)) for key in ("width", "height")}
         known |= {"cuts": [float(time) for time in timeline.cuts], "labels": list(timeline.labels)}
         known |= {"damage": timeline.damage}
@@ -254,7 +254,7 @@ class ArchiveRecords:
         pq.write_table(table, buffer, compression="zstd")
         content = buffer.getvalue().to_pybytes()
         self._write(self._windows_path(file_key(name)), content)
-        counts = {"num_tracks": len(timeline.tracks), "num_windows": len(frame)}
+        counts: dict[str, Any] = {"num_tracks": len(timeline.tracks), "num_windows": len(frame)}
         counts["windows_sha256"] = hashlib.sha256(content).hexdigest()
         status = "done" if timeline.tracks else "no_face"
         self._save_outcome(name, status, path=path, attempts=attempts, seconds=seconds, **known, **counts)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -46,7 +46,7 @@ class ArchiveItem:
             ValueError: if the dataset holds nothing at this place.
         """
         if self.stored is None:
-            yield _existing(self.path)
+            yield _existing(cast(str, self.path))  # the one or the other is there
             return
         content = self.stored.load()
         path = content.get("path")
@@ -90,7 +90,7 @@ def list_videos(
     is_table = path is not None and path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()
     if split is not None and path is not None and (is_table or path.exists()):
         raise ValueError(f"`split` is for datasets of the Hub, and {source} is a file or folder.")
-    if is_table:
+    if path is not None and is_table:
         items = _list_table(path, path_column)
     elif path is not None and path.is_dir():
         if path_column is not None:

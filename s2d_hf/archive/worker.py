@@ -19,7 +19,7 @@ class Analyser(Protocol):
     """What finds faces and expressions in a video: `S2DTimeline`, or what takes its place."""
 
     def __call__(
-        self, source: str, progress: bool = True, on_progress: Callable[[float], None] | None = None
+        self, source: str, /, *, progress: bool = True, on_progress: Callable[[float], None] | None = None
     ) -> VideoTimeline: ...
 
 

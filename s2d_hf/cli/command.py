@@ -120,7 +120,7 @@ def _tell_what_to_fetch(error: NotDownloadedError, argv: Sequence[str], argument
             command += [option, file]
         if argument == "model" and typed and not (arguments.dataset or arguments.labels):
             # what the address says may be more than the file's own name does
-            said = {dataset_in_name(typed, len(labels)) for labels in LABELS.values()} - {None}
+            said = {name for labels in LABELS.values() if (name := dataset_in_name(typed, len(labels))) is not None}
             said -= {dataset_in_name(file, len(labels)) for labels in LABELS.values()}
             command += ["--dataset", said.pop()] if len(said) == 1 else []
     return f"{error.missing}, and run\n  s2d-hf {shlex.join(command)}"

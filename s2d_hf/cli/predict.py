@@ -5,14 +5,17 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..file_names_s2d import VIDEO_SUFFIXES, is_url, natural_order
 from ..texts_s2d import count_of, listed, visible
 from .options import add_model_arguments, chosen_model, model_settings
 from .printing import JsonLines, Tables
+
+if TYPE_CHECKING:
+    from ..timeline.analysis import S2DTimeline
 
 # Exit codes, beside 0 (every video was analysed, and a face was found) and argparse's 2.
 FAILED, NO_FACE = 1, 3
@@ -69,7 +72,8 @@ def find_videos(source: str) -> tuple[list[str | int], dict[str, str]]:
         if not os.path.exists(path):
             raise FileNotFoundError(f"There is no video or folder {source}.")
         return [path], {}
-    videos, passed_over = [], {}
+    videos: list[str | int] = []
+    passed_over: dict[str, str] = {}
     for entry in sorted(Path(path).iterdir(), key=lambda entry: natural_order(entry.name)):
         if entry.name.startswith("."):
             passed_over[entry.name] = "hidden"
@@ -182,7 +186,7 @@ class _Run:
         with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
             yield
 
-    def predict(self, analyse: Callable, video: str | int) -> None:
+    def predict(self, analyse: "S2DTimeline", video: str | int) -> None:
         name = f"camera {video}" if isinstance(video, int) else video
         try:
             with self.quietly():

@@ -23,7 +23,7 @@ class JsonLines:
                 "track": window.track,
                 "start": round(window.start, 3),
                 "end": round(window.end, 3),
-                "label": max(scores, key=scores.get),
+                "label": max(scores, key=scores.__getitem__),
                 "scores": scores,
             }
         )

@@ -198,7 +198,7 @@ class ClipAugmentation:
         """A clip `(num_frames, 3, height, width)` to uint8 `(num_frames, 3, size, size)`."""
         clip = _as_uint8_clip(clip)
         rng = _numpy_generator(generator)
-        box = self._draw_crop(*clip.shape[-2:], rng)
+        box = self._draw_crop(clip.shape[-2], clip.shape[-1], rng)
         flips = rng.random() < self.flip_probability
         ops = self._draw_ops(rng)
         if self.order == "rand_augment_first":

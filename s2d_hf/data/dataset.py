@@ -210,7 +210,7 @@ class ClipCollator:
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = {}
-        keys = [key for key in ("frames", "clean_frames") if key in items[0]]
+        keys: list[str] = [key for key in ("frames", "clean_frames") if key in items[0]]
         if all("landmark_features" in item for item in items):
             keys.append("landmark_features")
         for key in keys:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-KINDS = ("video", "image")
+Kind = Literal["video", "image"]
+KINDS: tuple[Kind, ...] = ("video", "image")
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def from_table(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no table {path}.")
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
+    readers: dict[str, Callable[[Path], list[tuple[int, str, Any]]]] = {".csv": _read_csv, ".jsonl": _read_jsonl}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} must be a .csv or a .jsonl file.")
     try:
@@ -293,8 +295,8 @@ def from_hub(
 
 def read_sample(
     sample: Sample,
-    kind: Literal["video", "image"] = "video",
-    choose: Callable[[VideoMetadata], Sequence[int]] | None = None,
+    kind: Kind = "video",
+    choose: Callable[[VideoMetadata], Sequence[int] | np.ndarray] | None = None,
     backend: str = "pyav",
 ) -> list[torch.Tensor]:
     """
@@ -328,7 +330,7 @@ def read_sample(
 
 def check_sources(
     samples: LabelledSamples,
-    kind: Literal["video", "image"] = "video",
+    kind: Kind = "video",
     num_workers: int | None = None,
     on_broken: Literal["raise", "skip"] = "raise",
     progress: bool = True,
@@ -383,7 +385,7 @@ def check_sources(
     return samples.select([i for i, reason in enumerate(reasons) if reason is None]), broken
 
 
-def _check_sample(sample: Sample, kind: str, backend: str) -> bool:
+def _check_sample(sample: Sample, kind: Kind, backend: str) -> bool:
     """Reads all of a sample and keeps nothing; see [`check_video`]. Its errors are those of [`read_sample`]."""
     if kind == "image" or backend == "decord":
         read_sample(sample, kind, lambda metadata: [0], backend)
@@ -470,7 +472,7 @@ def _read_csv(path: Path) -> list[tuple[int, str, str]]:
     return rows
 
 
-def _read_jsonl(path: Path) -> list[tuple[int, str, str | int]]:
+def _read_jsonl(path: Path) -> list[tuple[int, str, Any]]:
     """Line number, path and label of each row."""
     rows = []
     with open(path, encoding="utf-8-sig") as file:
@@ -557,7 +559,7 @@ def _is_media(feature: Any, datasets: Any) -> bool:
 def _choose_column(given: str | None, candidates: list[str], columns: Sequence[str], argument: str) -> str:
     if given is None and len(candidates) == 1:
         return candidates[0]
-    if given not in columns:
+    if given is None or given not in columns:
         what = f"has no column {given!r}" if given is not None else "does not show which column to take"
         raise ValueError(f"The dataset {what}: pass `{argument}`, one of {', '.join(columns)}.")
     return given

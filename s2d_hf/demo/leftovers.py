@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -141,7 +142,7 @@ def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
 def _lock(file: BinaryIO) -> bool:
     """Takes a file's lock, which the system releases when the process ends, however it ends. `False`: it is held."""
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

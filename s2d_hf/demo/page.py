@@ -79,14 +79,20 @@ def build_demo(
             gr.Button(interactive=not is_running),
         ]
 
-    def show(path: str | None, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Iterator[list[Any]]:  # noqa: B008
-        def work(report: Report) -> Any:
-            return analyse_file(analyser, path, folder, report, limits)
-
+    # Gradio goes by the hints, and checkers can't see that `gr` is a module
+    def show(
+        path: str | None,
+        request: gr.Request,  # type: ignore[name-defined]  # as above
+        progress: gr.Progress = gr.Progress(),  # type: ignore[name-defined]  # noqa: B008
+    ) -> Iterator[list[Any]]:
         if path is not None and not os.path.isfile(path):
             yield [None, message("error", "This video is no longer here", "Drop it once more."), *nothing()[2:]]
             return
         folder = _results_folder(visits, request.session_hash)
+
+        def work(report: Report) -> Any:
+            return analyse_file(analyser, path, folder, report, limits)
+
         is_kept = False
         try:
             try:
@@ -111,7 +117,7 @@ def build_demo(
     def start() -> list[Any]:
         return [*running(True), *nothing()]
 
-    def stop(request: gr.Request) -> None:
+    def stop(request: gr.Request) -> None:  # type: ignore[name-defined]  # as above
         turns.stop(request.session_hash)
 
     with gr.Blocks(title="Facial expressions over time", analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:

@@ -1,6 +1,7 @@
 """Looks at an upload while it comes in."""
 
 from pathlib import PurePosixPath
+from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -46,7 +47,7 @@ class UploadCheck:
         self._name, self._value = b"", b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._num_parts, self._num_ended = 0, 0
-        callbacks = {
+        callbacks: Any = {
             "on_part_begin": self._begin_part,
             "on_header_field": self._add_name,
             "on_header_value": self._add_value,

@@ -2,6 +2,7 @@
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,12 +69,12 @@ def plot_confusion_matrix(report: ClassificationReport, path: str | Path, title:
         colour = text_colour(to_hex(colours(percent[row, column] / 100)))
         count = f"{counts[row, column]:,}"
         if counts[row, column]:
-            above = {"ha": "center", "va": "bottom", "fontsize": 11, "color": colour}
+            above: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 11, "color": colour}
             axes.text(column, row + 0.06, f"{percent[row, column]:.1f}", **above)
             axes.text(column, row + 0.14, count, ha="center", va="top", fontsize=8, color=colour)
         else:
             axes.text(column, row, count, ha="center", va="center", fontsize=8, color="0.4")
-    for row in np.flatnonzero(support == 0):
+    for row in np.flatnonzero(support == 0).tolist():
         axes.add_patch(
             Rectangle((-0.5, row - 0.5), num_classes, 1, facecolor="0.93", edgecolor="0.78", hatch="///", linewidth=0)
         )

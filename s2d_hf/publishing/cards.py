@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
@@ -99,7 +100,6 @@ def find_card_problems(
     repo_id: str | None = None,
 ) -> list[Problem]:
     """[`check_card`] with the problems as [`Problem`]s: `is_missing` says what a draft may still lack."""
-    text = card
     if isinstance(card, Path):
         if not card.is_file():
             raise FileNotFoundError(f"There is no model card {card}.")
@@ -109,6 +109,8 @@ def find_card_problems(
             text = card.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             return [Problem(CARD_NAME, f"The card is no UTF-8 text ({error}): save it as such.")]
+    else:
+        text = card
     tree = _parse(text)
     sections = _read_sections(tree)
     return [
@@ -239,7 +241,7 @@ def _check_metadata(text: str, config: S2DConfig | None, folder: str | Path | No
         yield _missing("It has no metadata: it must begin with a block of YAML between two lines `---`.")
         return
     try:
-        data = ModelCard(text).data
+        data = cast(ModelCardData, ModelCard(text).data)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         yield _wrong(f"huggingface_hub can't read its metadata: {' '.join(str(error).split())}")
         return

@@ -119,7 +119,7 @@ def find_unreadable(files: Mapping[str, Path]) -> list[Problem]:
     The texts among some files that must not be read, by their names in the repository: those that are too large, and
     pipes and devices, which may have no end. Nothing is read here.
     """
-    found = []
+    found: list[Problem | None] = []
     for name, path in files.items():
         if path.exists() and not path.is_file():
             found.append(Problem(name, "It is no file: remove it."))

@@ -157,8 +157,8 @@ def check_folder(
         found = _check_staged(report, staged, repo_id, max_shard_size)
         # what must not go up isn't missed as well
         report.problems += [problem for problem in found if problem.where not in refused]
-        is_loadable = report.config is not None and not any(p.where.endswith((".json", ".py")) for p in report.errors)
-        if is_loadable:
+        is_loadable = not any(p.where.endswith((".json", ".py")) for p in report.errors)
+        if report.config is not None and is_loadable:
             labels = list(report.config.id2label.values())
             if probe is not None:
                 report.problems += probe(staged, labels)
@@ -222,7 +222,8 @@ def _check_staged(report: FolderReport, folder: Path, repo_id: str | None, max_s
     settings, problems = _read_settings(folder)
     code, found = find_code(folder, settings)
     problems += [*found, *check_syntax(folder, code)]
-    config, model_class = None, None
+    config: S2DConfig | None = None
+    model_class: Any = None
     if "config.json" in settings:
         config, model_class, found = _read_config(settings["config.json"])
         problems += found
@@ -244,7 +245,7 @@ def _check_staged(report: FolderReport, folder: Path, repo_id: str | None, max_s
     return problems
 
 
-def _read_config(content: dict[str, Any]) -> tuple[S2DConfig | None, type | None, list[Problem]]:
+def _read_config(content: dict[str, Any]) -> tuple[S2DConfig | None, Any, list[Problem]]:
     where, problems = "config.json", []
     if content.get("model_type") != S2DConfig.model_type:
         text = f"Its `model_type` is {content.get('model_type')!r}: this is no S2D model."

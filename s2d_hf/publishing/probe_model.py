@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 # whatever is installed, it must not be what makes the folder load
-sys.modules["s2d_hf"] = None  # type: ignore[assignment]
+sys.modules["s2d_hf"] = None  # type: ignore[assignment]  # which stops its import
 
 import numpy as np  # noqa: E402
 import transformers  # noqa: E402

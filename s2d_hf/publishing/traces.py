@@ -130,7 +130,8 @@ def _compressed_texts(content: bytes) -> list[str]:
     if not content.startswith(b"\x89PNG") or (b"zTXt" not in content and b"iTXt" not in content):
         return []
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        return [str(text) for text in image.text.values() if text.encode() not in content]
+        texts: dict[str, str] = getattr(image, "text", {})  # PNG images have it
+        return [str(text) for text in texts.values() if text.encode() not in content]
 
 
 __all__ = ["find_home_folders", "find_tokens"]

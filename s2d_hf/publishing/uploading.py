@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_session, get_token
 from huggingface_hub.errors import (
@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
+from ..configuration_s2d import S2DConfig
 from .cards import CARD_NAME, pinned_revisions
 from .folders import FolderReport, check_folder
 
@@ -335,7 +336,7 @@ def _refuse_other_repository(
     except (ValueError, AttributeError) as error:
         text = f"{info.id} has a config.json that can't be read ({error}): choose another repository."
         raise PublishingError(text) from error
-    config = report.config
+    config = cast(S2DConfig, report.config)  # without one, the folder has been refused
     if model_type != config.model_type or architectures != config.architectures:
         raise PublishingError(
             f"{info.id} holds another architecture, {model_type} {architectures}, and the folder has "

@@ -214,15 +214,15 @@ def check_landmark_encoder(folder: Path, config: S2DConfig, encoders: dict[str, 
         return
     try:
         file = _read(path)
-        encoder = load_landmark_encoder(path, given[0])
+        loaded = load_landmark_encoder(path, given[0])
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         yield Problem(LANDMARK_WEIGHTS_NAME, f"It can't be loaded: {error}")
         return
     if file.not_finite:
         text = f"There are infinite numbers or none at all (NaN) in {listed(file.not_finite, _LISTED)}."
         yield Problem(LANDMARK_WEIGHTS_NAME, text)
-    if config.prompt_type != "none" and encoder.num_channels != config.landmark_channels:
-        text = f"It gives {encoder.num_channels} channels, and the model takes {config.landmark_channels}."
+    if config.prompt_type != "none" and loaded.num_channels != config.landmark_channels:
+        text = f"It gives {loaded.num_channels} channels, and the model takes {config.landmark_channels}."
         yield Problem(LANDMARK_WEIGHTS_NAME, text)
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -118,9 +118,14 @@ class S2DTimeline:
         for name, value in (("window_stride", window_stride), ("detect_every", detect_every)):
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be positive, got {value}.")
-        for name, value in (("max_gap", max_gap), ("min_duration", min_duration), ("switch_cost", switch_cost)):
-            if not value >= 0:
-                raise ValueError(f"`{name}` must not be negative, got {value}.")
+        not_negative: tuple[tuple[str, float], ...] = (
+            ("max_gap", max_gap),
+            ("min_duration", min_duration),
+            ("switch_cost", switch_cost),
+        )
+        for name, seconds in not_negative:
+            if not seconds >= 0:
+                raise ValueError(f"`{name}` must not be negative, got {seconds}.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         if model.config.prompt_type != "none" and processor.landmark_encoder is None:
@@ -155,7 +160,7 @@ class S2DTimeline:
         landmark_weights: str | os.PathLike | None = None,
         num_attention_heads: int | None = None,
         hub_arguments: dict[str, Any] | None = None,
-        **settings,
+        **settings: Any,
     ) -> "S2DTimeline":
         """
         Loads a model with its processor, and the face detector.
@@ -221,7 +226,7 @@ class S2DTimeline:
     @property
     def device(self) -> torch.device:
         """Where the model, the detector and the landmark encoder run."""
-        return self.model.device
+        return torch.device(self.model.device)
 
     @property
     def precision(self) -> str:
@@ -494,7 +499,7 @@ class _Analysis:
         times = (starts + ends) / 2
         first, last = float(box_times[0]), float(box_times[-1])
         return FaceTimeline(
-            track=state.number,
+            track=cast(int, state.number),  # which those that are kept have
             times=times,
             starts=starts,
             ends=ends,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 import cv2
@@ -258,7 +258,7 @@ def _is_copied(stream: av.AudioStream) -> bool:
     return stream.codec_context.name in _COPIED_CODECS
 
 
-def _decode(packet: av.Packet) -> Sequence[av.AudioFrame]:
+def _decode(packet: Any) -> Sequence[av.AudioFrame]:  # by PyAV's hints, any packet is of pictures
     try:
         return packet.decode()
     except (av.FFmpegError, OSError):  # a damaged one
@@ -326,7 +326,7 @@ class FramePainter:
         side = min(timeline.width, timeline.height)
         size = max(11, round(0.021 * side))
         self.names, self.fonts = _load_fonts(size, timeline.labels)
-        self.font = next(iter(self.fonts.values()), ImageFont.load_default(size))
+        self.font = next(iter(self.fonts.values()), _default_font(size))
         self.line = max(2, round(side / 360))
         # widest text of a line, so that panels and tags keep their sizes while numbers change
         self.name_width = max((self.fonts[label].getlength(name) for label, name in self.names.items()), default=0)
@@ -377,9 +377,9 @@ class FramePainter:
         return sorted(scores, key=lambda item: -item[1])
 
     def _draw_box(self, frame: np.ndarray, corners: np.ndarray, colour: str) -> None:
-        points = np.round(corners * 16).astype(np.int32)[None]
+        points = np.round(corners * 16).astype(np.int32)
         for width, paint in ((self.line + 2 * max(1, self.line // 2), _DARK), (self.line, to_rgb(colour))):
-            cv2.polylines(frame, points, True, paint, width, cv2.LINE_AA, shift=4)
+            cv2.polylines(frame, [points], True, paint, width, cv2.LINE_AA, shift=4)
 
     def _draw_tag(
         self, frame: np.ndarray, track: int, label: str, score: float, box: _Rectangle, obstacles: _Obstacles
@@ -401,7 +401,7 @@ class FramePainter:
         picture = _rounded((width, height), (*to_rgb(colour), 240), self.em // 4).copy()
         middle = (self.pad, height / 2)
         # else a name in Hebrew would turn the whole line around
-        options = {"direction": "ltr"} if font.layout_engine == ImageFont.Layout.RAQM else {}
+        options: dict[str, Any] = {"direction": "ltr"} if font.layout_engine == ImageFont.Layout.RAQM else {}
         ImageDraw.Draw(picture).text(middle, text, fill=text_colour(colour), font=font, anchor="lm", **options)
         _blend(frame, picture, places[best])
         obstacles.add(places[best])
@@ -522,18 +522,22 @@ def _rounded(size: tuple[int, int], colour: tuple[int, int, int, int], radius: i
     return picture
 
 
+def _default_font(size: int) -> ImageFont.FreeTypeFont:
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))  # the other one has no sizes
+
+
 def _load_fonts(size: int, labels: Sequence[str]) -> tuple[dict[str, str], dict[str, ImageFont.FreeTypeFont]]:
     """What is drawn for each label, and the font that has it. Pillow takes one font for a text."""
     text = "".join(labels)
     if all(ord(character) <= 0x24F for character in text):
         # Pillow's own font has Latin letters only
         names = {label: " ".join(label.split()) for label in labels}
-        return names, dict.fromkeys(labels, ImageFont.load_default(size))
+        return names, dict.fromkeys(labels, _default_font(size))
     whole, plain = find_font(text), find_font("")
     names, fonts = {}, {}
     for label in labels:
         file = whole or find_font(label) or plain
         names[label] = escape_missing(label, characters_of(file))
-        fonts[label] = ImageFont.truetype(file, size)
+        fonts[label] = ImageFont.truetype(cast(Path, file), size)  # matplotlib brings a plain one
     warn_of_escapes(names)
     return names, fonts

@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .tracks import FaceTimeline, FaceTracks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 MAX_TRACKS = 12
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -117,7 +118,7 @@ class _TimelineFigure:
             self._draw_track(face, top)
             top += self._track_height(face)
         if not self.tracks:
-            note = {"ha": "center", "va": "center", "fontsize": 13, "color": _INK}
+            note: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 13, "color": _INK}
             below.text(0.5, 0.5, "No face was found in this video.", transform=below.transAxes, **note)
         self._draw_cuts()
         return self.figure
@@ -139,8 +140,9 @@ class _TimelineFigure:
     def _text_width(self, text: str) -> float:
         """Of a text in a band or the legend, in inches."""
         if text not in self.widths:
+            canvas: Any = self.figure.canvas  # Agg's, which has a renderer
             drawn = self.figure.text(0, 0, text, fontsize=9, parse_math=False, family=self.family)
-            self.widths[text] = drawn.get_window_extent(self.figure.canvas.get_renderer()).width / _DPI
+            self.widths[text] = drawn.get_window_extent(canvas.get_renderer()).width / _DPI
             drawn.remove()
         return self.widths[text]
 
@@ -151,13 +153,13 @@ class _TimelineFigure:
 
         inch = 1 / self.height
         left = _LEFT / _WIDTH
-        style = {"fontsize": 14, "va": "top", "color": _INK, "parse_math": False}
+        style: dict[str, Any] = {"fontsize": 14, "va": "top", "color": _INK, "parse_math": False}
         # other fonts may have no bold face
         is_bold = {ord(character) for character in self.source} <= _characters_of_bold_fonts()
         style |= {"weight": "bold"} if is_bold else {"family": self.family}
         self.figure.text(left, 1 - 0.2 * inch, self.source, **style)
         self.figure.text(1 - _RIGHT / _WIDTH, 1 - 0.24 * inch, self._summary(), fontsize=10, va="top", ha="right")
-        handles = [Patch(facecolor=self.colours[label]) for label in self.timeline.labels]
+        handles: list[Any] = [Patch(facecolor=self.colours[label]) for label in self.timeline.labels]
         if self.timeline.cuts:
             handles.append(Line2D([], [], color=_INK, linewidth=1, linestyle=(0, (4, 2))))
         names = [*self.names.values(), "cut"][: len(handles)]
@@ -181,8 +183,9 @@ class _TimelineFigure:
             entry.set_fontfamily(self.family)
             entry.set_text(names[i])
         if self.tracks:
+            fading: Any = tuple(Patch(facecolor=fade(_INK, strength)) for strength in _FADING)  # for its handler
             self.figure.legend(
-                [tuple(Patch(facecolor=fade(_INK, strength)) for strength in _FADING)],
+                [fading],
                 ["band: the paler, the lower its mean score"],
                 handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
                 loc="upper right",
@@ -237,7 +240,7 @@ class _TimelineFigure:
             *(f"{shorten(self.names[self.timeline.labels[i]], 16, keep='ends')} {100 * means[i]:.0f} %" for i in main),
         ]
         left = -(_LEFT - 0.15) / _PLOT_WIDTH
-        style = {"transform": axes.transAxes, "va": "top", "parse_math": False}
+        style: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "parse_math": False}
         axes.text(left, 1, f"#{face.track}", fontsize=13, weight="bold", color=_INK, **style)
         below = 1 - 0.24 / self.scores_height
         style["family"] = self.family
@@ -313,7 +316,7 @@ class _TimelineFigure:
                 scored = f"{name} {100 * segment.score:.0f} %"
                 text = scored if self._text_width(scored) < room else name
                 middle = (segment.start + segment.end) / 2
-                style = {"ha": "center", "va": "center_baseline", "fontsize": 9, "parse_math": False}
+                style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 9, "parse_math": False}
                 style["family"] = self.family
                 axes.text(middle, 0.5, text, color=text_colour(colour), **style)
         # in full colours, so that the palest ones are still seen
@@ -392,7 +395,7 @@ def _drawable(text: str, known: Collection[int]) -> str:
     return "".join(character if ord(character) in known else box for character in spaced)
 
 
-def _rectangle(left: float, width: float, **style: object):
+def _rectangle(left: float, width: float, **style: Any) -> "Patch":
     from matplotlib.patches import Rectangle
 
     return Rectangle((left, 0), width, 1, **style)

@@ -2,13 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     """
     The same items in the same order, of which up to `depth` lie ready while the caller is busy with earlier ones.
 
@@ -20,27 +20,27 @@ def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
         depth (`int`): At least 1.
     """
     # what the thread hands over, and at last the error that ended it, or `None`
-    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
+    ready: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)
     is_wanted = True
 
     def read() -> None:
-        error = None
+        error: BaseException | None = None
         try:
             for item in items:
-                ready.put((True, item))
+                ready.put((item,))
                 if not is_wanted:
                     return
         except BaseException as raised:
             error = raised
-        ready.put((False, error))
+        ready.put(error)
 
     thread = threading.Thread(target=read, name="read_ahead", daemon=True)
     thread.start()
     try:
         while True:
-            is_item, value = ready.get()
-            if is_item:
-                yield value
+            value = ready.get()
+            if isinstance(value, tuple):
+                yield value[0]
             elif value is None:
                 return
             else:

@@ -108,8 +108,8 @@ class VideoTimeline(FaceTracks):
                 FaceTimeline(
                     track=item["track"],
                     segments=[Segment(**segment) for segment in item["segments"]],
-                    **{name: np.array(values, dtype=float) for name, values in item["windows"].items()},
-                    **{name: np.array(values, dtype=float) for name, values in item["boxes"].items()},
+                    **_arrays(item["windows"]),
+                    **_arrays(item["boxes"]),
                 )
                 for item in data["tracks"]
             ]
@@ -237,3 +237,7 @@ def _write_or_return(text: str, path: str | os.PathLike | None) -> str | None:
         return text
     Path(path).write_text(text, encoding="utf-8")
     return None
+
+
+def _arrays(lists: dict[str, list]) -> dict[str, Any]:
+    return {name: np.array(values, dtype=float) for name, values in lists.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -77,7 +78,9 @@ class WindowScorer:
                 features = self.model.base_model(**inputs, pooled_only=True).pooler_output
                 for crop, feature in zip(new, features, strict=True):
                     crop.feature, crop.landmark_features = feature.clone(), None  # which are needed no more
-            features = torch.stack([torch.stack([crop.feature for crop in window]) for window in windows])
+            features = torch.stack(
+                [torch.stack([cast(torch.Tensor, crop.feature) for crop in window]) for window in windows]
+            )
             return _probabilities(self.model.classifier(features.mean(dim=1)))
 
     def _prepare(self, crops: Sequence[FaceCrop]) -> dict[str, torch.Tensor]:
@@ -93,7 +96,9 @@ class WindowScorer:
                     for number, features in zip(new, computed, strict=True):
                         # a part of a tensor would keep the whole of it in memory
                         crops[number].landmark_features = features.to(self.model.dtype, copy=True)
-                inputs["landmark_features"] = torch.stack([crop.landmark_features for crop in crops])
+                inputs["landmark_features"] = torch.stack(
+                    [cast(torch.Tensor, crop.landmark_features) for crop in crops]
+                )
         return inputs
 
 

@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ def open_stream(source: str | os.PathLike | int) -> VideoSource:
     return CameraStream(source) if isinstance(source, int) else open_video(source)
 
 
-def sample_evenly(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
+def sample_evenly(video: VideoSource, fps: float) -> Generator[SampledFrame, None, None]:
     """
     Frames at an even rate: at 0, 1 / fps, 2 / fps, ... seconds the frame whose time is nearest.
 
@@ -54,7 +54,7 @@ def sample_evenly(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
     return _sample_live(video, fps) if isinstance(video, CameraStream) else _sample_file(video, fps)
 
 
-def _sample_live(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
+def _sample_live(video: VideoSource, fps: float) -> Generator[SampledFrame, None, None]:
     wanted = 0
     for frame in video.frames():
         if frame.time >= wanted / fps:
@@ -62,20 +62,21 @@ def _sample_live(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
             wanted = int(frame.time * fps) + 1
 
 
-def _sample_file(video: VideoSource, fps: float) -> Iterator[SampledFrame]:
+def _sample_file(video: VideoSource, fps: float) -> Generator[SampledFrame, None, None]:
     wanted = 0
     previous: TimedFrame | None = None
     after_cut = is_sampled = False
 
-    def take_until(time: float) -> Iterator[SampledFrame]:
+    def take_until(time: float) -> Generator[SampledFrame, None, None]:
         nonlocal wanted, after_cut, is_sampled
         pixels = None
         while wanted / fps < time:
-            pixels = video.to_rgb(previous.picture) if pixels is None else pixels
+            if pixels is None:  # the first frame's time is 0, so there is an earlier one
+                pixels = video.to_rgb(cast(TimedFrame, previous).picture)
             yield SampledFrame(wanted / fps, pixels, after_cut)
             wanted, after_cut, is_sampled = wanted + 1, False, True
 
-    def end_shot(time: float) -> Iterator[SampledFrame]:
+    def end_shot(time: float) -> Generator[SampledFrame, None, None]:
         yield from take_until(time)
         if not is_sampled:  # it lies between two of the places
             yield from take_until((wanted + 0.5) / fps)

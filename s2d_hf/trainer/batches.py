@@ -3,6 +3,8 @@ What happens to a batch on the training's device: its pixels are normalised, box
 CutMix), and the landmark features computed from what came of that; in evaluation, views of a video become one answer.
 """
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import torch
 from torch import nn
@@ -11,6 +13,11 @@ from transformers import TrainerState
 from ..data import RandomErasing, mixup_cutmix
 from ..modeling_s2d import S2DClassifierOutput
 from .arguments import S2DTrainingArguments
+
+if TYPE_CHECKING:  # it stands beside transformers' Trainer, whose methods it calls
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
 
 
 def distinct_views(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,18 +38,20 @@ def distinct_views(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def average_views(outputs: S2DClassifierOutput, views: torch.Tensor) -> S2DClassifierOutput:
     """The outputs of clips to one for each video; `views` `(batch_size, num_views)` are the indices of its clips."""
-    scores = outputs.logits.float().softmax(dim=-1)[views].mean(dim=1)
+    logits, pooled = cast(torch.Tensor, outputs.logits), cast(torch.Tensor, outputs.pooler_output)
+    scores = logits.float().softmax(dim=-1)[views].mean(dim=1)
     # the logarithm of 0 would be infinite
     scores = scores.clamp(min=torch.finfo(scores.dtype).tiny)
-    return S2DClassifierOutput(logits=scores.log(), pooler_output=outputs.pooler_output[views].mean(dim=1))
+    return S2DClassifierOutput(logits=scores.log(), pooler_output=pooled[views].mean(dim=1))
 
 
-class BatchPreparation:
+class BatchPreparation(_Trainer):
     """The part of [`S2DTrainer`] that turns batches of frames into what the model takes."""
 
     args: S2DTrainingArguments
     state: TrainerState
     erasing: RandomErasing
+    _micro_step: int
 
     def prepare_pixels(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 `frames` to the float `pixel_values` of the same shape that the model takes."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -33,6 +33,7 @@ from ..data import (
     from_table,
 )
 from ..data.paper_datasets import find_paper_dataset
+from ..data.sources import Kind
 from ..downloads import find_landmark_file, is_reachable
 from ..file_names_s2d import is_url
 from ..image_processing_s2d import S2DImageProcessor
@@ -48,7 +49,7 @@ logger = logging.get_logger(__name__)
 
 
 def load_samples(
-    source: str, split: str, kind: str, data: DataArguments, labels: Sequence[str] | None
+    source: str, split: str, kind: Kind, data: DataArguments, labels: Sequence[str] | None
 ) -> LabelledSamples:
     """
     The labelled samples of a folder of class folders, a table, or a split of a dataset of the Hub.
@@ -128,7 +129,7 @@ def name_samples(stage: StageArguments, parts: Sequence[str] = ("train", "valida
 
 
 def _read_stage_samples(
-    data: DataArguments, kind: str, stage: str, parts: Sequence[str]
+    data: DataArguments, kind: Kind, stage: str, parts: Sequence[str]
 ) -> Iterator[tuple[str, LabelledSamples]]:
     """What each part is for, and its samples."""
     if data.benchmark is not None:
@@ -137,11 +138,11 @@ def _read_stage_samples(
             raise ValueError(f"{benchmark.name} has {benchmark.kind}s, and the {stage} stage needs {kind}s.")
         for name in benchmark.splits:
             if name in parts:
-                yield name, benchmark.read(data.data_root, name, fold=data.fold, check_counts=data.check_counts)
+                yield name, benchmark.read(str(data.data_root), name, fold=data.fold, check_counts=data.check_counts)
         return
     if data.train_data is None and "train" in parts:
         raise ValueError(f"`train_data` is missing: the {stage} stage needs {kind}s to train on.")
-    labels = data.labels
+    labels: Sequence[str] | None = data.labels
     sources = {
         "train": (data.train_data, data.train_split),
         "validation": (data.validation_data, data.validation_split),
@@ -155,13 +156,13 @@ def _read_stage_samples(
 
 
 def _check_once(
-    samples: LabelledSamples, kind: str, data: DataArguments, progress: bool
+    samples: LabelledSamples, kind: Kind, data: DataArguments, progress: bool
 ) -> tuple[LabelledSamples, dict[str, str]]:
     """[`check_sources`] by one process, which tells the others."""
     state = PartialState()
     outcome: list[Any] = [None, None]
     if state.is_main_process:
-        policy = "skip" if data.skip_broken else "raise"
+        policy: Literal["raise", "skip"] = "skip" if data.skip_broken else "raise"
         try:
             _, broken = check_sources(samples, kind, on_broken=policy, progress=progress, backend=data.video_backend)
             outcome[0] = dict(broken)
@@ -190,7 +191,7 @@ def check_classes(samples: LabelledSamples) -> None:
         logger.warning(f"The training data have no samples of {', '.join(absent)}: the model can't learn them.")
 
 
-def stage_kind(stage: StageArguments) -> str:
+def stage_kind(stage: StageArguments) -> Kind:
     """What a stage is trained on: `"image"` or `"video"`."""
     return "image" if stage.name == "static" else "video"
 
@@ -223,11 +224,12 @@ def build_dataset(
     if data.cache_dir is None or dataset.augmentation is not None or dataset.sampling == "random_window":
         return dataset
     arguments = stage.training
+    of_landmarks: S2DImageProcessor | S2DVideoProcessor | None = processor
     changes_pixels = arguments.mixup_alpha or arguments.cutmix_alpha or arguments.random_erasing_prob
     if config.prompt_type == "none" or (training and changes_pixels):
-        processor = None  # the frames alone
+        of_landmarks = None  # the frames alone
     return cache_clips(
-        dataset, data.cache_dir, processor, num_workers=arguments.dataloader_num_workers, progress=progress
+        dataset, data.cache_dir, of_landmarks, num_workers=arguments.dataloader_num_workers, progress=progress
     )
 
 
@@ -247,17 +249,21 @@ def _build_augmentation(data: DataArguments, config: S2DConfig) -> ClipAugmentat
             "interpolation": "augmentation_interpolation",
         }
     ):
+        # of a recipe's lists and words, `ClipAugmentation` tells whether they will do
+        checked: dict[str, Any] = {
+            "scale": crop_scale,
+            "ratio": tuple(data.crop_ratio),
+            "fill": tuple(data.augmentation_fill),
+            "order": data.augmentation_order,
+            "interpolation": data.augmentation_interpolation,
+        }
         return ClipAugmentation(
             size=config.image_size,
             num_ops=data.rand_augment_ops,
             magnitude=data.rand_augment_magnitude,
             magnitude_std=data.rand_augment_std,
-            scale=crop_scale,
-            ratio=tuple(data.crop_ratio),
             flip_probability=data.flip_probability,
-            fill=tuple(data.augmentation_fill),
-            order=data.augmentation_order,
-            interpolation=data.augmentation_interpolation,
+            **checked,
         )
 
 
@@ -275,7 +281,7 @@ def find_start(arguments: ModelArguments, needs_labels: bool = False) -> str | N
     start = arguments.model_name_or_path
     if start is None:
         return None
-    options = {}
+    options: dict[str, Any] = {}
     if is_checkpoint(start):
         options = {"dataset": arguments.checkpoint_dataset, "landmark_weights": _landmark_file(arguments)}
     try:
@@ -357,9 +363,14 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     """
     arguments = stage.model
     start = find_start(arguments)
-    overrides = dict(arguments.config_overrides or {})
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    names["problem_type"] = "single_label_classification"
+    named = arguments.model_name_or_path or ""
+    wishes = cast(dict[str, Any], arguments.config_overrides or {})
+    overrides = dict(wishes)
+    names: dict[str, Any] = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
     given = sorted((set(names) | {"num_labels"}) & set(overrides))
     if given:
         raise ValueError(f"`config_overrides` has {given[0]}, which comes from the data and their `labels`.")
@@ -376,7 +387,7 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
     if not is_video:
         overrides["temporal_adapters"] = False
 
-    start_config = None if start is None else AutoConfig.from_pretrained(start)
+    start_config: Any = None if start is None else AutoConfig.from_pretrained(start)
     is_s2d = start_config is not None and start_config.model_type == S2DConfig.model_type
     if not is_s2d and encoder is not None:
         overrides.setdefault("landmark_channels", encoder.num_channels)
@@ -394,7 +405,7 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
         with weights_named(start):
             model = model_class.from_vit_pretrained(start, **names, **overrides, **attention)
     else:
-        check_overrides(overrides, arguments.model_name_or_path, start_config)
+        check_overrides(overrides, named, start_config)
         if is_video:
             overrides.setdefault("temporal_adapters", True)
         with _no_load_report(), weights_named(start):
@@ -414,8 +425,7 @@ def build_model(stage: StageArguments, labels: Sequence[str], encoder: LandmarkE
         model.freeze_for_video_tuning()
     if is_s2d:
         has_new_labels = label_names(start_config) != tuple(labels)
-        wishes = arguments.config_overrides or {}
-        check_start(model, info, arguments.model_name_or_path, start_config, wishes, has_new_labels)
+        check_start(model, info, named, start_config, wishes, has_new_labels)
     return model
 
 
@@ -426,11 +436,12 @@ def load_for_evaluation(stage: StageArguments) -> PreTrainedModel:
     Raises:
         ValueError: if it lacks weights.
     """
+    named = stage.model.model_name_or_path or ""
     start = find_start(stage.model, needs_labels=True)
     model_class = S2DForImageClassification if stage.name == "static" else S2DForVideoClassification
-    with _no_load_report(), weights_named(stage.model.model_name_or_path):
+    with _no_load_report(), weights_named(named):
         model, info = model_class.from_pretrained(start, output_loading_info=True)
-    refuse_new_weights(info, stage.model.model_name_or_path)
+    refuse_new_weights(info, named)
     return model
 
 
@@ -439,7 +450,7 @@ def build_processors(config: S2DConfig, encoder: LandmarkEncoder | None) -> dict
     if config.prompt_type == "none":
         encoder = None
     size = config.image_size
-    options = {
+    options: dict[str, Any] = {
         "landmark_encoder": encoder,
         "do_landmarks": encoder is not None,
         "size": {"shortest_edge": size},

@@ -1,6 +1,7 @@
 """Stops a training in which something became NaN or infinite, before it is saved or taken for a result."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,8 +85,8 @@ class FiniteCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs,
+        model: nn.Module,
+        **kwargs: Any,
     ) -> None:
         """Raises [`NotFiniteError`]."""
         where = f"Step {state.global_step + 1} (epoch {state.epoch or 0:.2f})"

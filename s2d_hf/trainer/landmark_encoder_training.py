@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -185,6 +186,9 @@ def normalized_mean_error(predictions: np.ndarray, landmarks: np.ndarray) -> flo
 class _LandmarkRegression(nn.Module):
     """A landmark encoder that trains: uint8 frames to points and their mean absolute error."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, encoder: MobileFaceNetLandmarkEncoder):
         super().__init__()
         self.encoder = encoder
@@ -201,7 +205,7 @@ class _LandmarkRegression(nn.Module):
         pixels = (frames / 255 - self.mean) / self.std
         pixels = pixels.contiguous(memory_format=torch.channels_last)  # a quarter less time on CPUs
         # the encoder's own `forward` computes without gradients
-        points = self.encoder._encode(pixels, return_landmarks=True).landmarks
+        points = cast(torch.Tensor, self.encoder._encode(pixels, return_landmarks=True).landmarks)
         return {"loss": nn.functional.l1_loss(points.float(), landmarks), "predictions": points}
 
 

@@ -91,8 +91,8 @@ class OptionParser(HfArgumentParser):
         if near is not None and "-" in name and "_" not in name:
             near = near.replace("_", "-")
         if near is not None and dot:
-            section = _nearest(section, self.sections)
-            near = None if section is None else f"{section}.{near}"
+            nearest_section = _nearest(section, self.sections)
+            near = None if nearest_section is None else f"{nearest_section}.{near}"
         raise ValueError(f"there is no option {typed}{_suggest(near and f'--{near}')}")
 
     def error(self, message: str) -> NoReturn:
@@ -122,7 +122,7 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30, width=width)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        return f"{action.option_strings[0]} {self._format_args(action, action.metavar or '')}".strip()
+        return f"{action.option_strings[0]} {self._format_args(action, str(action.metavar or ''))}".strip()
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default

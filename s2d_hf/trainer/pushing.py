@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo
 from huggingface_hub.errors import HFValidationError
@@ -14,6 +15,11 @@ from ..publishing import check_folder, publish_folder
 from ..video_processing_s2d import S2DVideoProcessor
 from .arguments import S2DTrainingArguments
 
+if TYPE_CHECKING:  # it stands beside transformers' Trainer, whose methods it calls
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
 logger = logging.get_logger(__name__)
 
 # what pushes during the training may have put there, to resume from
@@ -25,12 +31,12 @@ _SHARED_SETTINGS = (
 )  # fmt: skip
 
 
-class HubUpload:
+class HubUpload(_Trainer):
     """The part of [`S2DTrainer`] that publishes."""
 
     args: S2DTrainingArguments
 
-    def create_model_card(self, *args, **kwargs) -> None:
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """[`~transformers.Trainer.create_model_card`], unless the output folder has a card already."""
         if Path(self.args.output_dir, "README.md").is_file():
             return
@@ -53,7 +59,7 @@ class HubUpload:
         token: str | None = None,
         revision: str | None = None,
         version: str | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> CommitInfo | Future | None:
         """
         Saves the model, checks its folder as [`~s2d_hf.publishing.publish_folder`] does, and uploads in one commit

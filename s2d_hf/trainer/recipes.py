@@ -319,8 +319,8 @@ def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
         sections=SECTIONS,
     )
     given = {stage: _as_section(stage, values.pop(stage, None)) for stage in SECTIONS}
-    for names in (values, *given.values()):
-        parser.check_fields(names)
+    for section in (values, *given.values()):
+        parser.check_fields(section)
     parser.check_options(argv)
     sections = {stage: _as_arguments(fields) for stage, fields in given.items()}
     typed = _split_by_section(argv, sections)

@@ -1,6 +1,7 @@
 """The order in which training samples come, epoch by epoch."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -52,7 +53,9 @@ class EpochCallback(TrainerCallback):
     def __init__(self):
         self._next_epoch = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Finds where a resumed training goes on."""
         self._next_epoch = int((state.epoch or 0.0) + 1e-6)
 
@@ -62,7 +65,7 @@ class EpochCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         train_dataloader: DataLoader,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """Comes before the loader's workers start."""
         _set_sampler_epoch(train_dataloader, self._next_epoch)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from transformers import PreTrainedModel, TrainerState, set_seed
@@ -18,7 +18,7 @@ from ..configuration_s2d import S2DConfig
 from ..data import CachedClips, ClipCollator, ClipDataset, LabelledSamples
 from ..image_processing_s2d import S2DImageProcessor
 from ..labels import label_names
-from ..landmark_encoders_s2d import LandmarkEncoder, MobileFaceNetLandmarkEncoder
+from ..landmark_encoders_s2d import MobileFaceNetLandmarkEncoder
 from ..metrics import ClassificationReport, classification_report, compute_metrics_fn, plot_confusion_matrix
 from ..modeling_s2d import S2DForVideoClassification
 from ..publishing.card_filling import write_model_card
@@ -308,7 +308,7 @@ def _describe_run(
         }
         name = data.data_name or data.benchmark
     else:
-        fold, name = {}, data.data_name or name_data(data.train_data or data.test_data)
+        fold, name = {}, data.data_name or name_data(cast(str, data.train_data or data.test_data))
     test_name = name if data.test_data is None else data.data_name or name_data(data.test_data)
     return fold | {
         "stage": stage.name,
@@ -468,9 +468,8 @@ def _predict_from_landmarks(
         datasets = {
             name: build_dataset(samples[name], "validation", stage, config, processor) for name in ("train", "test")
         }
-        reports = probe_landmarks(
-            datasets["train"], datasets["test"], processor, stage.training.device, _shows_progress(stage)
-        )
+        train, test = (cast(ClipDataset, datasets[name]) for name in ("train", "test"))  # as there is no cache
+        reports = probe_landmarks(train, test, processor, stage.training.device, _shows_progress(stage))
     PartialState().wait_for_everyone()
     return {_PROBES[name]: report.to_dict() for name, report in reports.items()}
 
@@ -486,7 +485,7 @@ def _for_evaluation(stage: StageArguments) -> StageArguments:
 
 def _find_checkpoint(given: str | None, folder: Path, needed: Mapping[str, str]) -> str | None:
     """The checkpoint to go on from: the one that is named, or the last whole one of the stage's folder, if any."""
-    if not _resumes(given):
+    if given is None or not _resumes(given):
         return None
     if given.lower() == "true":
         return find_last_checkpoint(folder, needed)
@@ -519,13 +518,13 @@ def _run_landmark_stage(stage: StageArguments, run: RunArguments) -> Path:
     _say(f"\nLandmark encoder: {folder}")
     set_seed(stage.training.seed)
     try:
-        encoder: LandmarkEncoder = MobileFaceNetLandmarkEncoder(**run.new_landmark_encoder)
+        encoder = MobileFaceNetLandmarkEncoder(**cast(dict, run.new_landmark_encoder))
     except (TypeError, ValueError) as error:
         raise ValueError(f"`new_landmark_encoder`: {error}") from error
     datasets = {}
     for name, root in (("train", stage.data.train_data), ("test", stage.data.test_data)):
         augmentation = {"flip_probability": 0.5, "jitter": 0.2, "seed": stage.training.seed} if name == "train" else {}
-        files, points = read_still_points(root)
+        files, points = read_still_points(cast(str, root))  # the drawn ones
         datasets[name] = LandmarkPointsDataset(
             files, points, size_of_stills(files), **augmentation, progress=_shows_progress(stage)
         )

@@ -6,7 +6,7 @@ import math
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,8 +49,8 @@ class _TrainingHooks(TrainerCallback):
         args: S2DTrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        train_dataloader: DataLoader | None = None,
-        **kwargs,
+        train_dataloader: DataLoader,
+        **kwargs: Any,
     ) -> None:
         self.trainer._begin_anchors(train_dataloader)
         # not where a checkpoint gave it already
@@ -58,13 +58,15 @@ class _TrainingHooks(TrainerCallback):
             self.trainer.weight_average = WeightAverage(self.trainer.model, args.ema_decay)
 
     def on_step_begin(
-        self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer._micro_step = 0
         self.trainer.names_of_step = []
         self.trainer._anchor_batches.clear()
 
-    def on_step_end(self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_step_end(
+        self, args: S2DTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.trainer.weight_average is not None:
             self.trainer.weight_average.update(self.trainer.model, state.global_step)
         self.trainer._update_anchors_after_step()
@@ -170,7 +172,7 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
             encoder = copy.deepcopy(processor.landmark_encoder)
             self._training_processor.landmark_encoder = encoder.to(getattr(torch, self.args.landmark_encoder_dtype))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """
         [`~transformers.Trainer.train`]; `resume_from_checkpoint=True` takes what [`find_last_checkpoint`] finds.
 
@@ -209,7 +211,7 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
         metrics = {"epoch": state.epoch, "train_loss": math.nan, "train_runtime": 0.0}
         return TrainOutput(state.global_step, math.nan, metrics)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """
         [`~transformers.Trainer.evaluate`].
 
@@ -237,7 +239,7 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
         }
         return {name: argument for name, argument in files.items() if argument}
 
-    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """[`~transformers.Trainer.evaluation_loop`], with the averaged weights if there are any."""
         with self._averaged_weights():
             return super().evaluation_loop(*args, **kwargs)
@@ -279,7 +281,7 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
         if views is not None:
             outputs = average_views(outputs, views)
         loss = classification_loss(outputs.logits, targets, self.model.config)
-        if model.training and self.anchors is not None:
+        if model.training and self.anchors is not None and self.anchor_schedule is not None:
             weight = self.anchor_schedule.weight(self._epoch(), self._num_epochs)
             if weight > 0:
                 loss = loss + weight * self.anchors(outputs.logits, outputs.pooler_output)
@@ -287,11 +289,11 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
         check_batch(loss, outputs.logits, inputs.get("name"), step if model.training else "Evaluation")
         return (loss, outputs) if return_outputs else loss
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """One batch; in chosen epochs it enters the anchors, before the step or after it (`anchor_update`)."""
-        if self.anchors is not None and self.anchor_schedule.is_update_epoch(
-            int(self._epoch() + 1e-6), self._num_epochs
-        ):
+        schedule = self.anchor_schedule
+        epoch = int(self._epoch() + 1e-6)
+        if self.anchors is not None and schedule is not None and schedule.is_update_epoch(epoch, self._num_epochs):
             inputs = self._prepare_inputs(inputs)
             if self.args.anchor_update == "before":
                 self._update_anchors(model, inputs)
@@ -308,7 +310,7 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
         if self.args.max_steps > 0 and has_length(train_dataloader):
             steps = math.ceil(len(train_dataloader) / self.args.gradient_accumulation_steps)
             self._num_epochs = self.args.max_steps / steps
-        if self.anchors is None or not self.is_world_process_zero():
+        if self.anchors is None or self.anchor_schedule is None or not self.is_world_process_zero():
             return
         samples = None
         labels = getattr(self.train_dataset, "label_indices", None)
@@ -351,10 +353,10 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
         with self.compute_loss_context_manager():
             outputs = model(**self.model_inputs(pixels, features))
         batch = (outputs.pooler_output.float(), outputs.logits.float(), labels)
-        self.anchors.update(*self.accelerator.gather(batch))
+        cast(EmotionAnchors, self.anchors).update(*self.accelerator.gather(batch))
 
     def _get_dataloader(
-        self, dataset: Dataset, description: str, batch_size: int, *args, is_training: bool = False, **kwargs
+        self, dataset: Any, description: str, batch_size: int, *args, is_training: bool = False, **kwargs
     ) -> DataLoader:
         given = self.args.dataloader_drop_last
         whole_batch = batch_size * self.args.world_size
@@ -392,7 +394,7 @@ class S2DTrainer(BatchPreparation, HubUpload, Trainer):
             if parameter.ndim > 1 and not name.endswith(("bias", *embeddings))
         ]
 
-    def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimizer, its learning rate scaled with the batch (`learning_rate_batch`) and by `layer_decay`."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)

@@ -89,6 +89,6 @@ class WeightAverage:
         for name, tensor in self.weights.items():
             tensor.copy_(state_dict[name])
 
-    def _parameters(self, model: nn.Module) -> list[nn.Parameter]:
-        parameters = dict(model.named_parameters())
+    def _parameters(self, model: nn.Module) -> list[torch.Tensor]:
+        parameters: dict[str, torch.Tensor] = dict(model.named_parameters())
         return [parameters[name] for name in self.weights]

@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from ...texts_s2d import shorten
 from ..sources import Sample
@@ -148,7 +148,7 @@ def find_missing(samples: Iterable[Sample], kind: Literal["video", "image"]) -> 
     seen: dict[Path, set[str]] = {}
     missing = []
     for sample in samples:
-        path = Path(sample.path)
+        path = Path(cast(str | Path, sample.path))  # the Hub's samples alone have none
         if path.parent not in seen:
             seen[path.parent] = _list_names(path.parent, kind)
         if path.name not in seen[path.parent]:

@@ -178,8 +178,8 @@ class PaperDataset:
         problems = []
         accepted = [count for count in (expected.samples, expected.distributed) if count is not None]
         if accepted and len(contents.samples) not in accepted:
-            counts = " or ".join(f"{count:,}" for count in accepted)
-            problems.append(f"expected {counts} samples, found {len(contents.samples):,}")
+            either = " or ".join(f"{count:,}" for count in accepted)
+            problems.append(f"expected {either} samples, found {len(contents.samples):,}")
         if expected.rows is not None and contents.num_rows != expected.rows:
             problems.append(f"expected {expected.rows:,} rows, found {contents.num_rows:,}")
         counts = Counter(self.labels[sample.label] for sample in contents.samples)

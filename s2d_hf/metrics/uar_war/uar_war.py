@@ -5,7 +5,7 @@ It stands alone, so that this folder can be published as it is; see its README.m
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import evaluate
@@ -94,7 +94,7 @@ class UarWar(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2008.05924"],
         )
 
-    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs) -> None:
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Adds predicted and true classes, for [`compute`] at the end."""
         # evaluate itself would cut 1.7 to 1
         predictions, references = _read_classes("predictions", predictions), _read_classes("references", references)
@@ -102,7 +102,7 @@ class UarWar(evaluate.Metric):
             raise ValueError(f"There are {len(predictions)} `predictions` and {len(references)} `references`.")
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
-    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs) -> None:
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Adds one predicted and one true class, for [`compute`] at the end."""
         (prediction,) = _read_classes("prediction", None if prediction is None else [prediction])
         (reference,) = _read_classes("reference", None if reference is None else [reference])
@@ -160,7 +160,7 @@ def _read_names(label_names: Sequence[str] | None, num_labels: int | None) -> li
     if num_labels is not None and (not isinstance(num_labels, int) or num_labels < 1):
         raise ValueError(f"`num_labels` must be a whole number, at least 1, got {num_labels!r}.")
     if label_names is None:
-        return [str(index) for index in range(num_labels)]
+        return [str(index) for index in range(cast(int, num_labels))]  # one of the two is given
     names = list(label_names)
     if not names or isinstance(label_names, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"`label_names` must be a list of strings, one for each class, got {label_names!r}.")
