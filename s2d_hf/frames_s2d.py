@@ -117,7 +117,7 @@ def read_image(source: str | Path | bytes) -> Image.Image:
     """
     if isinstance(source, bytes):
         return _open_image(io.BytesIO(source), "it")
-    source = str(source)
+    source = os.fspath(source)
     if not os.path.isfile(source):
         if is_url(source):
             return _open_image(io.BytesIO(fetch_bytes(source)), source)

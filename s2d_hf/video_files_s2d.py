@@ -91,7 +91,7 @@ def open_video(
                 raise ValueError(f"{name} is empty (0 bytes).")
             head = source[:16]
         else:
-            source = str(source)
+            source = os.fspath(source)
             name = name or source or repr(source)
             if is_url(source):
                 source = str(files.enter_context(fetched_file(source)))

@@ -257,7 +257,7 @@ def _name_of(source: Any) -> str | None:
     """What the user calls a video, if it has a name."""
     if isinstance(source, dict):
         source = source.get("path")
-    return str(source) if isinstance(source, (str, os.PathLike)) else None
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
 
 
 def _frame_times(metadata: VideoMetadata) -> np.ndarray:
@@ -281,7 +281,7 @@ def _count_frames(metadata: VideoMetadata, fps: float | None, frame_stride: int 
 
 def _is_frame(item: Any) -> bool:
     if isinstance(item, (str, os.PathLike)):
-        return str(item).lower().endswith(IMAGE_SUFFIXES)
+        return os.fspath(item).lower().endswith(IMAGE_SUFFIXES)
     return isinstance(item, Image.Image) or getattr(item, "ndim", None) in (2, 3)
 
 

@@ -77,12 +77,12 @@ def read_video(
     """
     if backend not in VIDEO_BACKENDS:
         raise ValueError(f"`backend` must be one of {', '.join(VIDEO_BACKENDS)}, got {backend!r}.")
-    is_address = not isinstance(source, bytes) and is_url(str(source))
-    if not isinstance(source, bytes) and os.path.isdir(source):
-        return _read_frame_folder(source, choose)
-    name = name or ("the video" if isinstance(source, bytes) else str(source))
+    place = "" if isinstance(source, bytes) else os.fspath(source)
+    if place and os.path.isdir(place):
+        return _read_frame_folder(place, choose)
+    name = name or place or "the video"
     # it is opened more than once
-    with fetched_file(str(source)) if is_address else nullcontext(source) as file:
+    with fetched_file(place) if is_url(place) else nullcontext(source) as file:
         reader = _Reader(file, name, choose)
         return reader.read_with_decord() if backend == "decord" else reader.read()
 
@@ -324,7 +324,7 @@ class _Reader:
             size = (video.height, video.width)
         unique = np.unique(indices)
         try:
-            reader = decord.VideoReader(str(self.file))
+            reader = decord.VideoReader(os.fspath(self.file))
             if len(reader) != len(times):
                 raise ValueError(f"it counts {len(reader)} frames, and there are {len(times)}")
             frames = reader.get_batch(unique).asnumpy()

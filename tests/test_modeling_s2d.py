@@ -426,6 +426,12 @@ def test_other_frame_counts_only_when_asked_for(tiny_video_model, tiny_config):
     torch.testing.assert_close(times[:, 1::2], between)
 
 
+def test_an_image_model_says_that_it_has_no_temporal_embeddings(tiny_image_model):
+    for num_frames in (4, 7):  # as many as the configuration has, and others
+        with pytest.raises(ValueError, match=r"no temporal embeddings.*temporal_adapters"):
+            tiny_image_model.s2d.embeddings.interpolated_times(num_frames)
+
+
 def test_other_image_sizes_only_when_asked_for(tiny_video_model, tiny_config):
     inputs = random_inputs(tiny_config, batch_size=1)
     inputs["pixel_values"] = torch.nn.functional.interpolate(inputs["pixel_values"][0], size=(48, 40))[None]

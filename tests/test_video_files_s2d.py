@@ -65,6 +65,10 @@ def test_a_video_is_read_once(face_video):
         assert len(list(video.frames())) == 40
         with pytest.raises(ValueError, match="open it again"):
             next(video.frames())
+    with open_video(face_video) as video:
+        picture = next(video.frames()).picture
+    with pytest.raises(ValueError, match=rf"{face_video.name} is not open any more.*open it again"):
+        video.to_rgb(picture)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")

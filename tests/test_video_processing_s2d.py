@@ -1,7 +1,9 @@
 import copy
 import json
 import multiprocessing
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -522,6 +524,27 @@ def test_impossible_samplings_are_named(plain, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             plain(video, **arguments)
+
+
+def test_frames_by_paths_of_any_kind(plain, tmp_path):
+    class OwnPath(os.PathLike):
+        """Not `pathlib`'s: `str` of it is no path."""
+
+        def __init__(self, path: Path):
+            self.path = path
+
+        def __fspath__(self) -> str:
+            return str(self.path)
+
+    for number, frame in enumerate(counting_frames(3)):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    files = sorted(tmp_path.iterdir())
+    expected = plain([files], num_frames=3)["pixel_values"]
+    torch.testing.assert_close(plain([[OwnPath(file) for file in files]], num_frames=3)["pixel_values"], expected)
+    torch.testing.assert_close(plain([OwnPath(tmp_path)], num_frames=3)["pixel_values"], expected)
+    video = write_video(tmp_path / "a.mp4", counting_frames(3))
+    expected = plain([video], num_frames=3)["pixel_values"]
+    torch.testing.assert_close(plain([OwnPath(video)], num_frames=3)["pixel_values"], expected)
 
 
 def test_frames_by_time(plain, tmp_path):
