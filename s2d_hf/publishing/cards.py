@@ -42,11 +42,19 @@ PIPELINE_TAGS = {
     "S2DForImageClassification": "image-classification",
 }
 
+
+class _Markdown(MarkdownIt):
+    """Links to one's own machine are links too, and are told as they were typed."""
+
+    def validateLink(self, url: str) -> bool:
+        return True
+
+    def normalizeLink(self, url: str) -> str:
+        return url
+
+
 # with tables, as the Hub shows them
-_MARKDOWN = MarkdownIt("commonmark").enable("table")
-# links to one's own machine are links too, and are told as they were typed
-_MARKDOWN.validateLink = lambda link: True
-_MARKDOWN.normalizeLink = lambda link: link
+_MARKDOWN = _Markdown("commonmark").enable("table")
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 _TO_BE_WRITTEN = re.compile(r"to be written|\[?more information needed\]?", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
@@ -178,6 +186,11 @@ def _find(blocks: Sequence[SyntaxTreeNode], *types: str) -> list[SyntaxTreeNode]
     return [node for block in blocks for node in block.walk() if node.type in types]
 
 
+def _lines(block: SyntaxTreeNode) -> tuple[int, int]:
+    """A block's first line, and the one behind its last."""
+    return block.map or (0, 0)  # all blocks of code have them
+
+
 def _language(fence: SyntaxTreeNode) -> str:
     return next(iter(fence.info.lower().split()), "")
 
@@ -219,14 +232,14 @@ def _check_sections(sections: list[_Section]) -> Iterator[Problem]:
 def _check_code(text: str, tree: SyntaxTreeNode) -> Iterator[Problem]:
     lines = _LINE_BREAK.split(text)
     for fence in _find([tree], "fence"):
-        first, end = fence.map
+        first, end = _lines(fence)
         last = lines[end - 1].strip(" \t>")
         if end - 1 == first or not last.startswith(fence.markup) or last.strip(fence.markup[0]):
             yield _wrong("A block of code is not closed: end it with a line of its own fence.")
 
 
 def _check_placeholders(text: str, tree: SyntaxTreeNode) -> Iterator[Problem]:
-    formulas = [fence.map for fence in _find([tree], "fence") if _language(fence) in ("bibtex", "latex", "tex")]
+    formulas = [_lines(fence) for fence in _find([tree], "fence") if _language(fence) in ("bibtex", "latex", "tex")]
     for number, line in enumerate(_LINE_BREAK.split(text)):
         is_formula = any(first <= number < end for first, end in formulas)
         pattern = _SPACED_PLACEHOLDER if is_formula else _PLACEHOLDER
