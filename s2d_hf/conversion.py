@@ -416,7 +416,7 @@ def convert_checkpoint(
             [`find_landmark_file`]. A detector that the checkpoint carries is taken before it. Where there is neither,
             the authors' is downloaded.
         labels (`tuple[str, ...]`, *optional*): Names of the classes, in order; `find_labels` has those of the
-            benchmarks. By default those of the data set that the checkpoint's name says, see [`dataset_in_name`]; if
+            data sets. By default those of the data set that the checkpoint's name says, see [`dataset_in_name`]; if
             it says none, they are called `LABEL_0`, `LABEL_1`, ...
         num_attention_heads (`int`, *optional*), adapter_num_heads (`int`): See [`infer_config`].
         overwrite (`bool`): Write into a folder that isn't empty.

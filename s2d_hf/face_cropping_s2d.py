@@ -1,4 +1,4 @@
-"""Crops faces as the benchmarks' clips show them, and what the S2D processors do with it."""
+"""Crops faces as the paper's clips show them, and what the S2D processors do with it."""
 
 import copy
 import math

@@ -39,8 +39,8 @@ class S2DImageProcessor(LandmarkProcessorMixin, FaceCropperMixin, TorchvisionBac
     Called with one image or a list of them (PIL images of any mode, arrays, tensors, paths, URLs), it resizes the
     shorter edge to 224 pixels, crops the middle 224x224, scales to [0, 1], normalises with ImageNet's mean and
     standard deviation, and computes the landmark features from the result. Grey, RGBA and 16-bit images become RGB.
-    Floating-point images may lie in [0, 1] or [0, 255]. The image must be a face, cropped as the benchmarks crop it;
-    of any other photograph, `do_crop_faces=True` takes the largest face.
+    Floating-point images may lie in [0, 1] or [0, 255]. The image must be a face, cropped as the paper's data sets
+    are; of any other photograph, `do_crop_faces=True` takes the largest face.
 
     Returns, with `return_tensors="pt"`:
         `pixel_values` `(batch_size, 3, 224, 224)`, `landmark_features` `(batch_size, 128, 14, 14)` and, with

@@ -1,4 +1,4 @@
-"""The expressions of the benchmarks, in the order in which their models are trained."""
+"""The expressions of the data sets, in the order in which their models are trained."""
 
 import re
 from collections.abc import Iterable
@@ -55,10 +55,10 @@ def match_name(name: str, known: Iterable[str]) -> str | None:
 
 def find_labels(dataset: str) -> tuple[str, ...]:
     """
-    The labels of a benchmark by its name, in any case and with or without its hyphen.
+    The labels of a data set by its name, in any case and with or without its hyphen.
 
     Raises:
-        ValueError: if there is no such benchmark.
+        ValueError: if there is no such data set.
     """
     name = match_name(dataset, LABELS)
     if name is None:
@@ -68,7 +68,7 @@ def find_labels(dataset: str) -> tuple[str, ...]:
 
 def dataset_in_name(name: str | Path, num_classes: int) -> str | None:
     """
-    The benchmark whose name stands in a checkpoint's, if that is unmistakable.
+    The data set whose name stands in a checkpoint's, if that is unmistakable.
 
     Three of them have 7 classes, each in an order of its own, so nothing is guessed: there must be just one, and its
     number of classes that of the checkpoint.

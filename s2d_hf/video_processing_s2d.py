@@ -73,7 +73,7 @@ class S2DVideoProcessor(LandmarkProcessorMixin, FaceCropperMixin, BaseVideoProce
     cropped to the middle 224x224, scaled to [0, 1] and normalised with ImageNet's mean and standard deviation, and the
     landmark features are computed from the result. Frames of one video may differ in size.
 
-    The video must show one face, cropped as the benchmarks crop it; of any other, `do_crop_faces=True` finds the
+    The video must show one face, cropped as the paper's data sets are; of any other, `do_crop_faces=True` finds the
     faces, follows them over the chosen frames and crops the main one, upright, to 224x224 (see [`FaceCropperMixin`]).
     Where several people, cuts or more than some seconds matter, use [`S2DTimeline`].
 

@@ -26,7 +26,7 @@ from .conftest import GOLDEN_LABELS
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "model_cards"
 REVISION = f"v{__version__}"
-# the released models, with the benchmark that each is of; a second data set is what the ViT was trained on
+# the released models, with the dataset that each is of; a second data set is what the ViT was trained on
 VIDEO_CARDS = {"s2d-dfew": "DFEW", "s2d-ferv39k": "FERV39k", "s2d-mafw": "MAFW"}
 IMAGE_CARDS = {"s2d-affectnet7": "AffectNet-7", "s2d-rafdb": "RAF-DB"}
 CARDS = VIDEO_CARDS | IMAGE_CARDS
@@ -104,23 +104,23 @@ def test_metadata_survive_the_client(name):
 
 @pytest.mark.parametrize("name", VIDEO_CARDS)
 def test_figures_are_the_registered_ones_and_marked_as_the_authors(name):
-    text, benchmark = read(name), find_paper_dataset(CARDS[name])
-    plain, oversampling = benchmark.reported["plain"], benchmark.reported["oversampling"]
+    text, dataset = read(name), find_paper_dataset(CARDS[name])
+    plain, oversampling = dataset.reported["plain"], dataset.reported["oversampling"]
     results = ModelCard(text).data.eval_results
     assert {result.metric_name: round(100 * result.metric_value, 4) for result in results} == {
         "UAR": plain.folds["1"].uar,
         "WAR": plain.folds["1"].war,
     }
     for result in results:
-        assert result.dataset_name == benchmark.name and result.dataset_split == "test" and not result.verified
-        assert result.dataset_config == ("set_1" if len(benchmark.folds) > 1 else None)
+        assert result.dataset_name == dataset.name and result.dataset_split == "test" and not result.verified
+        assert result.dataset_config == ("set_1" if len(dataset.folds) > 1 else None)
         assert "not reproduced" in result.source_name and result.source_url == "https://arxiv.org/abs/2312.05447"
     evaluation = section(text, "Evaluation")
     assert "Reported by the authors; not reproduced by us" in evaluation
     expected = {
         "plain": plain.mean, "with oversampling": oversampling.mean
-    } if len(benchmark.folds) == 1 else {
-        **{fold: (*plain.folds[fold], *oversampling.folds[fold]) for fold in benchmark.folds},
+    } if len(dataset.folds) == 1 else {
+        **{fold: (*plain.folds[fold], *oversampling.folds[fold]) for fold in dataset.folds},
         "mean": (*plain.mean, *oversampling.mean),
     }  # fmt: skip
     shown = {row[0]: tuple(map(float, row[1:])) for row in rows(evaluation) if re.fullmatch(r"[\d.]+", row[1])}
@@ -132,13 +132,13 @@ def test_figures_are_the_registered_ones_and_marked_as_the_authors(name):
 
 @pytest.mark.parametrize("name", CARDS)
 def test_labels_and_counts_are_the_registered_ones(name):
-    text, benchmark = read(name), find_paper_dataset(CARDS[name])
-    assert rows(section(text, "Labels"))[2:] == [[str(i), label] for i, label in enumerate(benchmark.labels)]
-    assert f"Recognises {len(benchmark.labels)} facial expressions" in text
+    text, dataset = read(name), find_paper_dataset(CARDS[name])
+    assert rows(section(text, "Labels"))[2:] == [[str(i), label] for i, label in enumerate(dataset.labels)]
+    assert f"Recognises {len(dataset.labels)} facial expressions" in text
     data = section(text, "Training data")
-    expected = benchmark.expected[("1", "train")]
+    expected = dataset.expected[("1", "train")]
     assert f"{expected.samples:,}" in data
-    if len(expected.per_class) == len(benchmark.labels):
+    if len(expected.per_class) == len(dataset.labels):
         counts = {row[0]: int(row[1].replace(",", "")) for row in rows(data)[2:]}
         assert counts == expected.per_class
         for label, _, share in rows(data)[2:]:
@@ -183,8 +183,8 @@ def test_commands_are_understood(name):
         else:
             assert [program, *arguments[:2]] == ["accelerate", "launch", "training/folds.py"]
             parsed, more = script.parse_arguments(arguments[2:])
-            benchmark = find_paper_dataset(parsed.dataset)
-            assert benchmark.name == CARDS[name] and set(parsed.folds or ()) <= set(benchmark.folds)
+            dataset = find_paper_dataset(parsed.dataset)
+            assert dataset.name == CARDS[name] and set(parsed.folds or ()) <= set(dataset.folds)
             recipe = str(script.RECIPES / f"{name.removeprefix('s2d-').rstrip('78')}.yaml")
             read_recipe([recipe, "--data_root", parsed.data_root, "--use_cpu", *more], default=recipe)
             commands.append("train" if parsed.evaluate_only is None else f"evaluate {parsed.evaluate_only}")

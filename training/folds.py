@@ -29,7 +29,7 @@ from s2d_hf.trainer.stages import check_recipe, run_recipe
 RECIPES = Path(__file__).resolve().parent / "recipes"
 # fields of a recipe that are this script's to give, and how they are said to it
 OWN_FIELDS = {
-    "--benchmark": "the data set is the first argument",
+    "--paper_dataset": "the data set is the first argument",
     "--fold": "say --folds, with one or several",
     "--train_data": "the data are the data set's, in --data_root",
     "--test_data": "the data are the data set's, in --data_root",
@@ -60,7 +60,7 @@ def as_typed(message: str) -> str:
     """A message of the package in which fields have the names of this script's options."""
     kinds = (RunArguments, ModelArguments, DataArguments, S2DTrainingArguments)
     names = {field.name: f"--{field.name}" for kind in kinds for field in fields(kind)}
-    names |= {"fold": "--folds", "benchmark": "DATASET"}
+    names |= {"fold": "--folds", "paper_dataset": "DATASET"}
 
     def option(match: re.Match) -> str:
         name, value = match.groups(default="")
@@ -97,7 +97,7 @@ def read_recipes(
     recipes = {}
     for variant in arguments.variants:
         for fold in arguments.folds or dataset.folds:
-            own = ["--benchmark", dataset.name, "--data_root", arguments.data_root, "--fold", fold]
+            own = ["--paper_dataset", dataset.name, "--data_root", arguments.data_root, "--fold", fold]
             own += ["--output_dir", str(output_dir / variant / f"fold-{fold}"), "--resume_from_checkpoint", "true"]
             if variant == "oversampling":
                 own.append("--balanced_sampling")

@@ -1,4 +1,4 @@
-"""The scores of the expression benchmarks: UAR, WAR, recalls, F1 and the confusion matrix."""
+"""The scores of expression recognition: UAR, WAR, recalls, F1 and the confusion matrix."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def classification_report(
     """
     Holds a model's scores against the true classes.
 
-    UAR and WAR are what the benchmarks of expressions in videos report, defined with DFEW (Jiang et al. 2020,
+    UAR and WAR are what papers on expressions in videos report, defined with DFEW (Jiang et al. 2020,
     [arXiv 2008.05924](https://arxiv.org/abs/2008.05924)). A class without samples has no recall: UAR and F1 are means
     over the classes that occur in `labels`, and the report names the others in `absent_labels`.
 

@@ -14,7 +14,7 @@ VARIANTS = {
 
 # What the report says of each fold, beside its scores.
 _NEEDED = (
-    "benchmark",
+    "paper_dataset",
     "fold",
     "samples",
     "left_out",
@@ -41,9 +41,9 @@ def collect_results(folder: str | Path, dataset: PaperDataset) -> dict[str, dict
             if not path.is_file():
                 continue
             metrics = _read_metrics(path)
-            if (metrics.get("benchmark"), metrics.get("fold")) != (dataset.name, fold):
+            if (metrics.get("paper_dataset"), metrics.get("fold")) != (dataset.name, fold):
                 raise ValueError(
-                    f"{path} is of {metrics.get('benchmark')}, fold {metrics.get('fold')}, and not of "
+                    f"{path} is of {metrics.get('paper_dataset')}, fold {metrics.get('fold')}, and not of "
                     f"{dataset.name}, fold {fold}: take another folder."
                 )
             results.setdefault(variant, {})[fold] = metrics
@@ -60,6 +60,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         scores = [metrics["test"][name] for name in ("uar", "war")]
         if not all(isinstance(score, float) and 0 <= score <= 1 for score in scores):
             raise ValueError(f"UAR and WAR must be from 0 to 1, and are {scores}")
+        if "benchmark" in metrics:  # as version 0.1 wrote it
+            metrics.setdefault("paper_dataset", metrics.pop("benchmark"))
         missing = [name for name in _NEEDED if name not in metrics]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
@@ -77,8 +79,8 @@ def build_report(dataset: PaperDataset, results: dict[str, dict[str, dict[str, A
         results (`dict`): Metrics by variant and fold, as [`collect_results`] gives them.
 
     Returns:
-        `dict` with `benchmark`, `num_folds` and, in `variants`, for each variant its `folds` (UAR, WAR and what made
-        them), the `mean` over the folds that are there, and the same of the authors (`reported_by_the_authors`).
+        `dict` with `paper_dataset`, `num_folds` and, in `variants`, for each variant its `folds` (UAR, WAR and what
+        made them), the `mean` over the folds that are there, and the same of the authors (`reported_by_the_authors`).
     """
     variants = {}
     for variant, by_fold in results.items():
@@ -104,12 +106,12 @@ def build_report(dataset: PaperDataset, results: dict[str, dict[str, dict[str, A
             "mean": {metric: _mean([fold[metric] for fold in folds.values()]) for metric in ("uar", "war")},
             "reported_by_the_authors": _as_dict(dataset.reported.get(variant)),
         }
-    return {"benchmark": dataset.name, "num_folds": len(dataset.folds), "variants": variants}
+    return {"paper_dataset": dataset.name, "num_folds": len(dataset.folds), "variants": variants}
 
 
 def format_report(report: dict[str, Any]) -> str:
     """A report of [`build_report`] in Markdown."""
-    lines = [f"# {report['benchmark']}", ""]
+    lines = [f"# {report['paper_dataset']}", ""]
     if not report["variants"]:
         lines.append("No fold is finished.")
     for variant, content in report["variants"].items():

@@ -69,7 +69,7 @@ class S2DTimeline:
     Finds the faces of raw videos, follows them and gives their expressions over time.
 
     The video is read once, at an even frame rate; faces are found on every `detect_every`-th of these frames, followed
-    (see [`FaceFollower`]), cropped as the benchmarks' clips are, and classified in overlapping windows of the model's
+    (see [`FaceFollower`]), cropped as the paper's clips are, and classified in overlapping windows of the model's
     16 frames. Memory doesn't grow with the video's length, except for the results themselves: scores, boxes, and some
     small pictures of each track.
 

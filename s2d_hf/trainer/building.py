@@ -132,13 +132,13 @@ def _read_stage_samples(
     data: DataArguments, kind: Kind, stage: str, parts: Sequence[str]
 ) -> Iterator[tuple[str, LabelledSamples]]:
     """What each part is for, and its samples."""
-    if data.benchmark is not None:
-        benchmark = find_paper_dataset(data.benchmark)
-        if benchmark.kind != kind:
-            raise ValueError(f"{benchmark.name} has {benchmark.kind}s, and the {stage} stage needs {kind}s.")
-        for name in benchmark.splits:
+    if data.paper_dataset is not None:
+        dataset = find_paper_dataset(data.paper_dataset)
+        if dataset.kind != kind:
+            raise ValueError(f"{dataset.name} has {dataset.kind}s, and the {stage} stage needs {kind}s.")
+        for name in dataset.splits:
             if name in parts:
-                yield name, benchmark.read(str(data.data_root), name, fold=data.fold, check_counts=data.check_counts)
+                yield name, dataset.read(str(data.data_root), name, fold=data.fold, check_counts=data.check_counts)
         return
     if data.train_data is None and "train" in parts:
         raise ValueError(f"`train_data` is missing: the {stage} stage needs {kind}s to train on.")

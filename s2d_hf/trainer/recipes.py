@@ -1,6 +1,7 @@
 """What a training is told: recipe files and the command line, together as the arguments of each stage."""
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ STAGES = ("static", "dynamic")
 STAGE_CHOICES = (*STAGES, "both")
 LANDMARK_STAGE = "landmarks"
 SECTIONS = (LANDMARK_STAGE, *STAGES)
+# what fields were called in version 0.1
+RENAMED_FIELDS = {"benchmark": "paper_dataset"}
 
 
 @dataclass
@@ -84,17 +87,17 @@ class DataArguments:
     train_split: str = field(default="train", metadata={"help": "Split of `train_data` if that is on the Hub."})
     validation_split: str = field(default="validation", metadata={"help": "Split of a `validation_data` on the Hub."})
     test_split: str = field(default="test", metadata={"help": "Split of a `test_data` on the Hub."})
-    benchmark: str | None = field(
+    paper_dataset: str | None = field(
         default=None,
         metadata={
             "help": "Train and test on a data set of the paper, in the layout in which it is distributed: "
             f"{', '.join(PAPER_DATASETS)}. Instead of `train_data` and `test_data`."
         },
     )
-    data_root: str | None = field(default=None, metadata={"help": "The folder of the `benchmark`'s data."})
-    fold: str = field(default="1", metadata={"help": "Which fold (set) of the `benchmark`, if it has several."})
+    data_root: str | None = field(default=None, metadata={"help": "The folder of the `paper_dataset`'s data."})
+    fold: str = field(default="1", metadata={"help": "Which fold (set) of the `paper_dataset`, if it has several."})
     check_counts: bool = field(
-        default=True, metadata={"help": "Refuse a `benchmark` with other numbers of samples than published."}
+        default=True, metadata={"help": "Refuse a `paper_dataset` with other numbers of samples than published."}
     )
     validate_on_test: bool = field(
         default=False,
@@ -178,12 +181,12 @@ class DataArguments:
             raise ValueError(
                 f"`augmentation_fill` must be red, green and blue, 0 to 255, got {self.augmentation_fill}."
             )
-        if self.benchmark is not None:
-            self.benchmark = find_paper_dataset(self.benchmark).name
+        if self.paper_dataset is not None:
+            self.paper_dataset = find_paper_dataset(self.paper_dataset).name
             if self.data_root is None:
-                raise ValueError(f"`data_root` is missing: the folder of {self.benchmark}.")
+                raise ValueError(f"`data_root` is missing: the folder of {self.paper_dataset}.")
             if self.train_data is not None or self.test_data is not None:
-                raise ValueError("`benchmark` stands for `train_data` and `test_data`: give one or the other.")
+                raise ValueError("`paper_dataset` stands for `train_data` and `test_data`: give one or the other.")
         if self.validate_on_test and self.validation_data is not None:
             raise ValueError("`validate_on_test` stands for `validation_data`: give one or the other.")
 
@@ -297,7 +300,7 @@ def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
     path: Path | None = None
     if argv and not argv[0].startswith("-"):
         path = Path(argv.pop(0))
-    elif not _fields_of(argv) & {"train_data", "test_data", "benchmark"}:
+    elif not _fields_of(argv) & {"train_data", "test_data", "paper_dataset", *RENAMED_FIELDS}:
         path = Path(default)
     fields = {} if path is None else _read_yaml(path)
     try:
@@ -305,6 +308,32 @@ def read_recipe(argv: Sequence[str], default: str | Path) -> Recipe:
     except ValueError as error:
         source = "command line" if path is None else f"{path} with command line"
         raise ValueError(f"{source}: {error}") from error
+
+
+def _with_new_names(argv: Sequence[str], sections: Sequence[dict[str, Any]]) -> list[str]:
+    """The options, in which, as in the sections of the recipe, fields that were renamed have their new names."""
+    typed = []
+    for argument in argv:
+        option, equals, value = argument.partition("=")
+        stage, dot, name = option.removeprefix("--").replace("-", "_").rpartition(".")
+        if option.startswith("--") and name in RENAMED_FIELDS:
+            _warn_of_old_name(name)
+            argument = f"--{stage}{dot}{RENAMED_FIELDS[name]}{equals}{value}"
+        typed.append(argument)
+    for section in sections:
+        for old, new in RENAMED_FIELDS.items():
+            if old in section:
+                _warn_of_old_name(old)
+                section.setdefault(new, section.pop(old))
+    return typed
+
+
+def _warn_of_old_name(name: str) -> None:
+    warnings.warn(
+        f"The field `{name}` is `{RENAMED_FIELDS[name]}` now; the old name goes with the next version.",
+        FutureWarning,
+        stacklevel=5,
+    )
 
 
 def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
@@ -319,6 +348,7 @@ def _build_recipe(name: str, values: dict[str, Any], argv: list[str]) -> Recipe:
         sections=SECTIONS,
     )
     given = {stage: _as_section(stage, values.pop(stage, None)) for stage in SECTIONS}
+    argv = _with_new_names(argv, [values, *given.values()])
     for section in (values, *given.values()):
         parser.check_fields(section)
     parser.check_options(argv)

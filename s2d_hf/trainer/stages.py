@@ -298,15 +298,15 @@ def _describe_run(
     stage: StageArguments, recipe_name: str, samples: dict[str, LabelledSamples], left_out: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
     data = stage.data
-    if data.benchmark is not None:
+    if data.paper_dataset is not None:
         fold = {
-            "benchmark": data.benchmark,
+            "paper_dataset": data.paper_dataset,
             "fold": data.fold,
             "check_counts": data.check_counts,
             "validate_on_test": data.validate_on_test,
             "balanced_sampling": stage.training.balanced_sampling,
         }
-        name = data.data_name or data.benchmark
+        name = data.data_name or data.paper_dataset
     else:
         fold, name = {}, data.data_name or name_data(cast(str, data.train_data or data.test_data))
     test_name = name if data.test_data is None else data.data_name or name_data(data.test_data)

@@ -89,9 +89,9 @@ class TestAffectNet:
             path.write_bytes(content)
         else:
             np.save(path, content)
-        for benchmark in (AFFECTNET_7, AFFECTNET_8):
+        for dataset in (AFFECTNET_7, AFFECTNET_8):
             with pytest.raises(ValueError, match=message):
-                read(benchmark, tmp_path)
+                read(dataset, tmp_path)
 
     def test_nothing_is_unpickled(self, tmp_path):
         class Trap:

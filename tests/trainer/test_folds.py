@@ -1,4 +1,4 @@
-"""Miniatures of the benchmarks, in their layouts, through recipes and training/folds.py."""
+"""Miniatures of the data sets, in their layouts, through recipes and training/folds.py."""
 
 import copy
 import json
@@ -42,28 +42,28 @@ def run_script(monkeypatch, *argv: str) -> None:
     runpy.run_path(str(ROOT / "training" / "folds.py"), run_name="__main__")
 
 
-def test_every_benchmark_is_tested():
+def test_every_data_set_is_tested():
     assert set(miniatures.WRITERS) == set(PAPER_DATASETS)
 
 
 @pytest.mark.parametrize("name", sorted(miniatures.WRITERS))
 def test_one_epoch_of_the_recipe(name, image_model, tmp_path):
     root = miniatures.WRITERS[name](tmp_path / "data")
-    benchmark = find_paper_dataset(name)
-    arguments = ["--benchmark", name, "--data_root", str(root), "--output_dir", str(tmp_path / "out"), *SMALL]
+    dataset = find_paper_dataset(name)
+    arguments = ["--paper_dataset", name, "--data_root", str(root), "--output_dir", str(tmp_path / "out"), *SMALL]
     arguments += ["--model_name_or_path", str(image_model)]
     (result,) = run_recipe(read_recipe([str(recipe_of(name)), *arguments], default=""))
     metrics = result.metrics
-    assert tuple(metrics["test"]["label_names"]) == benchmark.labels
-    expected = {split: len(benchmark.read(root, split, fold="1", check_counts=False)) for split in benchmark.splits}
-    if benchmark.kind == "video":
+    assert tuple(metrics["test"]["label_names"]) == dataset.labels
+    expected = {split: len(dataset.read(root, split, fold="1", check_counts=False)) for split in dataset.splits}
+    if dataset.kind == "video":
         expected["validation"] = expected["test"]  # the authors choose the epoch on the test videos
     assert metrics["samples"] == expected
-    model_class = S2DForVideoClassification if benchmark.kind == "video" else S2DForImageClassification
+    model_class = S2DForVideoClassification if dataset.kind == "video" else S2DForImageClassification
     model = model_class.from_pretrained(result.folder)
-    assert tuple(model.config.id2label.values()) == benchmark.labels
+    assert tuple(model.config.id2label.values()) == dataset.labels
     recipe = read_recipe([str(recipe_of(name)), *arguments], default="").stages[0]
-    if benchmark.kind == "video":
+    if dataset.kind == "video":
         assert (recipe.data.num_windows, recipe.data.num_crops, model.config.num_frames) == (2, 2, 16)
         assert model.config.temporal_adapters and metrics["parameters"]["tunable"] < metrics["parameters"]["total"]
         assert recipe.training.anchor_distillation == (name == "FERV39k")
@@ -149,9 +149,9 @@ def test_mistakes_are_named(image_model, tmp_path, monkeypatch):
         )  # fmt: skip
 
 
-def fake_metrics(benchmark: str, fold: str, uar: float) -> dict:
+def fake_metrics(dataset: str, fold: str, uar: float) -> dict:
     return {
-        "benchmark": benchmark, "fold": fold, "recipe": "dfew", "seed": 3, "train": {"epoch": 100.0},
+        "paper_dataset": dataset, "fold": fold, "recipe": "dfew", "seed": 3, "train": {"epoch": 100.0},
         "check_counts": True, "validate_on_test": True, "samples": {"test": 2341},
         "left_out": {"test": ["00012"]} if fold == "2" else {},
         "test": {"uar": uar, "war": uar + 0.1, "recall": {"happy": uar, "fear": None}},
@@ -183,6 +183,11 @@ def test_results_of_another_fold_are_refused(tmp_path):
     path.parent.mkdir(parents=True)
     metrics = fake_metrics("DFEW", "2", 0.5)
     path.write_text(json.dumps(metrics))
+    assert collect_results(tmp_path, find_paper_dataset("DFEW")) == {"plain": {"2": metrics}}
+    old = {
+        "benchmark" if name == "paper_dataset" else name: value for name, value in metrics.items()
+    }  # of version 0.1
+    path.write_text(json.dumps(old))
     assert collect_results(tmp_path, find_paper_dataset("DFEW")) == {"plain": {"2": metrics}}
     wrong = copy.deepcopy(metrics) | {"fold": "3"}
     path.write_text(json.dumps(wrong))

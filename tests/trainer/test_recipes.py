@@ -57,6 +57,15 @@ def test_without_recipe_and_data_there_are_synthetic_faces():
     assert all(stage.training.seed == 3 for stage in recipe.stages)
 
 
+def test_the_old_name_of_a_field_works_and_warns(tmp_path):
+    (tmp_path / "dfew.yaml").write_text("stage: dynamic\nbenchmark: DFEW\ndata_root: .\nuse_cpu: true\n")
+    for options in ([str(tmp_path / "dfew.yaml")], ["--benchmark", "MAFW"], ["--dynamic.benchmark=MAFW"]):
+        argv = [*options, *([] if options[0][0] != "-" else ["--stage", "dynamic", "--data_root", ".", "--use_cpu"])]
+        with pytest.warns(FutureWarning, match="`benchmark` is `paper_dataset` now"):
+            recipe = read_recipe(argv, default="")
+        assert recipe.stages[0].data.paper_dataset == ("DFEW" if options[0][0] != "-" else "MAFW")
+
+
 def test_each_pushed_stage_has_a_repository_of_its_own():
     arguments = ["--use_cpu", "--train_data", "x", "--push_to_hub", "--output_dir", "runs/faces"]
     names = [s.training.hub_model_id for s in read_recipe(arguments, default=DEFAULT).stages]

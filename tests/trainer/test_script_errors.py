@@ -159,9 +159,9 @@ MISTAKES = {
     "no recipe": (["nowhere.yaml"], r"There is no recipe nowhere\.yaml"),
     "recipe is a folder": (["videos"], r"There is no recipe videos"),
     "recipe is a video": (["videos/train/dark/0.mp4"], r"0\.mp4 is no YAML file"),
-    # benchmarks
-    "benchmark misspelt": (["--benchmark", "DFFW", "--data_root", "DFEW"], r"Unknown data set 'DFFW'"),
-    "benchmark's folder": (["--benchmark", "DFEW"], r"`data_root` is missing"),
+    # the paper's data sets
+    "data set misspelt": (["--paper_dataset", "DFFW", "--data_root", "DFEW"], r"Unknown data set 'DFFW'"),
+    "data set's folder": (["--paper_dataset", "DFEW"], r"`data_root` is missing"),
     "drawing's argument": (["--synthetic_data", '{"x": 1}', "--output_dir", "a"], r"`synthetic_data`: .*'x'"),
 }  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_mistakes_end_in_one_line(argv, message, workplace, monkeypatch):
 
 
 FOLD_MISTAKES = {
-    "benchmark": (["DFFW", "--data_root", "DFEW"], r"Unknown data set 'DFFW'"),
+    "dataset": (["DFFW", "--data_root", "DFEW"], r"Unknown data set 'DFFW'"),
     "data_root": (["DFEW", "--data_root", "DFWE"], r"--data_root: there is no folder DFWE"),
     "folds": (["DFEW", "--data_root", "DFEW", "--folds", "7"], r"--folds: DFEW has the folds 1, 2, 3, 4, 5, and no 7"),
     "fold": (["DFEW", "--data_root", "DFEW", "--fold", "2"], r"--fold can't be given here: say --folds"),

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 _DESCRIPTION = """
-The scores that benchmarks of facial expressions report: UAR (unweighted average recall, the mean of the recalls of the
+The scores that papers on facial expressions report: UAR (unweighted average recall, the mean of the recalls of the
 classes), WAR (weighted average recall, which is the accuracy), macro F1, and the recall of each class. Classes that
 don't occur in the references are left out of the means.
 """

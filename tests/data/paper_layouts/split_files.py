@@ -13,9 +13,9 @@ def pairs(samples: LabelledSamples) -> list[tuple[str, int]]:
     return [(sample.name, sample.label) for sample in samples]
 
 
-def read(benchmark: PaperDataset, root: Path, split: str = "train", fold: str | None = None, **arguments):
-    fold = fold or benchmark.folds[0]
-    return benchmark.read(root, split, fold, **({"check_counts": False} | arguments))
+def read(dataset: PaperDataset, root: Path, split: str = "train", fold: str | None = None, **arguments):
+    fold = fold or dataset.folds[0]
+    return dataset.read(root, split, fold, **({"check_counts": False} | arguments))
 
 
 def replace(path: Path, old: str, new: str, count: int = 1) -> None:
