@@ -24,6 +24,7 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 def executed(tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
     """The notebook after a run, and the folder that it wrote."""
     place = tmp_path_factory.mktemp("notebook")
+    (place / "training").symlink_to(NOTEBOOK.parents[1] / "training")  # it finds the drawn faces from the root
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(place)}})
     # as on most machines, two threads or more: rounding differs from that of one
