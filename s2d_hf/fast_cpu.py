@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -72,12 +72,15 @@ class FastLinear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self._suits_onednn(input):
             return super().forward(input)
-        weight = self.packed
-        if weight is None:
-            weight = self.weight
-            if self.packs:
-                self.packed = weight = onednn_order(weight, rows=input.numel() // self.in_features)
-        return onednn_linear(input, weight, self.bias)
+        if not self.packs:
+            return onednn_linear(input, self.weight, self.bias)
+        if self.packed is None or self.packed.dtype != self.weight.dtype:
+            self.packed = onednn_order(self.weight, rows=input.numel() // self.in_features)
+        return onednn_linear(input, self.packed, self.bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without packed weights, which can be neither copied nor pickled."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("packs", "packed")}
 
     def _suits_onednn(self, input: torch.Tensor) -> bool:
         return (

@@ -31,7 +31,16 @@ from .classification_loss_s2d import classification_loss
 from .configuration_s2d import S2DConfig
 from .finite_weights_s2d import refuse_broken_weights
 from .input_checks_s2d import check_floats, check_inputs
-from .layers_s2d import S2DEmbeddings, S2DLayer, S2DPrompter, S2DPromptLayer
+from .layers_s2d import (  # all of them, since pickles of earlier versions look for them here
+    S2DMLP,  # noqa: F401
+    S2DAttention,  # noqa: F401
+    S2DEmbeddings,
+    S2DLayer,
+    S2DPrompter,
+    S2DPromptLayer,
+    S2DTemporalAdapter,  # noqa: F401
+    eager_attention_forward,  # noqa: F401
+)
 from .vit_weights_s2d import fill_with_vit, load_vit
 
 logger = logging.get_logger(__name__)

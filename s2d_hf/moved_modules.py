@@ -25,6 +25,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "s2d_hf.trainer.landmark_training": ("s2d_hf.trainer.landmark_encoder_training",),
     "s2d_hf.trainer.model_card": ("s2d_hf.publishing.card_filling",),
 }
+_PACKAGES = ("s2d_hf.data.benchmarks",)
 _RENAMED = {
     "BENCHMARKS": "PAPER_DATASETS",
     "Benchmark": "PaperDataset",
@@ -35,15 +36,22 @@ _RENAMED = {
 class _MovedModule(ModuleType):
     """A module under its old path."""
 
-    parts: list[ModuleType]
+    _parts: list[ModuleType]
 
     def __getattr__(self, name: str) -> Any:
+        parts = self.__dict__.get("_parts", ())
+        if name == "__all__":
+            known = {item for part in parts for item in getattr(part, "__all__", vars(part)) if item[0] != "_"}
+            return sorted(known | {old for old, new in _RENAMED.items() if new in known})
         if not name.startswith("__"):
-            for part in self.__dict__.get("parts", ()):
-                for known in (name, _RENAMED.get(name, name)):
-                    if hasattr(part, known):
-                        return getattr(part, known)
+            for part in parts:
+                for known_as in (name, _RENAMED.get(name, name)):
+                    if hasattr(part, known_as):
+                        return getattr(part, known_as)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.__all__})
 
 
 class _MovedFinder(MetaPathFinder, Loader):
@@ -52,7 +60,8 @@ class _MovedFinder(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self, is_package=True) if _new_places(fullname) else None
+        places = _new_places(fullname)
+        return ModuleSpec(fullname, self, is_package=fullname in _PACKAGES) if places else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _MovedModule(spec.name)
@@ -61,7 +70,7 @@ class _MovedFinder(MetaPathFinder, Loader):
         assert isinstance(module, _MovedModule)
         places = _new_places(module.__name__)
         try:
-            module.parts = [importlib.import_module(place) for place in places]
+            module._parts = [importlib.import_module(place) for place in places]
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("synthetic"):
                 raise
@@ -81,7 +90,7 @@ def _new_places(name: str) -> tuple[str, ...]:
     for old, places in MOVED.items():
         if name == old:
             return places
-        if name.startswith(f"{old}."):
+        if old in _PACKAGES and name.startswith(f"{old}."):
             return tuple(f"{place}{name.removeprefix(old)}" for place in places[:1])
     return ()
 

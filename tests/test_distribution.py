@@ -16,7 +16,7 @@ import s2d_hf
 
 ROOT = Path(__file__).resolve().parents[1]
 # what a checkout has beside the package's own files
-NOT_SHIPPED = {".ci", ".github", ".gitignore", ".pre-commit-config.yaml"}
+NOT_SHIPPED = {".gitignore"}
 
 USE_INSTALLED = """
 import importlib.metadata, pathlib, sys

@@ -84,6 +84,11 @@ def test_packed_weights_give_the_same_to_the_bit_and_are_dropped(dtype, calls, m
             for _ in range(2):
                 assert torch.equal(run(model, dtype), expected)
             assert len(orders) == len(linears)
+            for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+                assert torch.equal(run(copied, dtype), expected)
+            other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
+            torch.testing.assert_close(run(model.to(other), other).to(dtype), expected, atol=0.1, rtol=0.1)
+            assert torch.equal(run(model.to(dtype), dtype), expected) or other == torch.bfloat16
         assert all(linear.packed is None for linear in linears)
         for linear in linears:  # a change that PyTorch doesn't count
             linear.weight.data.mul_(1.5)

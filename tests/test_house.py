@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_LINES, MOST_PARAMETERS = 600, 13
+MOST_LINES, MOST_PARAMETERS = 600, 14
 MAPS = ("CONTRIBUTING.md", "docs/design.md")
 
 

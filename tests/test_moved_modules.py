@@ -33,7 +33,10 @@ def test_old_paths_work_and_warn(old, names, new):
     with pytest.warns(FutureWarning, match=rf"{old} has moved to {new}"):
         module = importlib.import_module(old)
     for name in names.split():
-        assert getattr(module, name) is not None
+        assert getattr(module, name) is not None and (name in dir(module) or name not in module.__all__)
+    bound: dict = {}
+    exec(f"from {old} import *", bound)
+    assert set(module.__all__) <= set(bound) and set(module.__all__) & set(names.split())
     with pytest.raises(AttributeError):
         module.nothing  # noqa: B018
 

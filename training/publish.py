@@ -11,9 +11,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from s2d_hf.publishing import check_folder, publish_folder
+from s2d_hf.publishing import CheckOptions, publish_folder
 from s2d_hf.publishing.files import TRAINING_FILES
-from s2d_hf.publishing.uploading import check_target
 from s2d_hf.trainer.script_errors import ends_in_one_line
 
 
@@ -52,23 +51,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Checks and uploads; see `--help`."""
     arguments = parse_arguments(argv)
     with ends_in_one_line("publish.py", debug=arguments.debug):
-        check_target(arguments.repo_id, arguments.version)  # at once: loading the model takes a while
-        report = check_folder(
-            arguments.folder,
-            repo_id=arguments.repo_id,
+        options = CheckOptions(
             card=arguments.card,
             leave_out=arguments.leave_out,
             python=arguments.python,
             fresh_environment=arguments.fresh_environment,
         )
         publish_folder(
-            report,
+            arguments.folder,
             arguments.repo_id,
             version=arguments.version,
             private=arguments.private,
             dry_run=arguments.dry_run,
             allow_other_labels=arguments.allow_other_labels,
             commit_message=arguments.message,
+            options=options,
         )
 
 

@@ -146,7 +146,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     run.combine()
     if run.num_failed:
         if len(videos) > 1:
-            print(f"s2d-hf: {count_of(run.num_failed, 'video')} of {len(videos)} failed.", file=sys.stderr)
+            print(f"s2d-hf: {count_of(run.num_failed, 'video')} of {len(videos):,} failed.", file=sys.stderr)
         return FAILED
     if run.num_faces == 0:
         if not run.is_read_by_people:  # who have seen it

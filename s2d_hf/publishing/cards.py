@@ -57,9 +57,9 @@ class _Markdown(MarkdownIt):
 _MARKDOWN = _Markdown("commonmark").enable("table")
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 _TO_BE_WRITTEN = re.compile(r"to be written|\[?more information needed\]?", re.IGNORECASE)
-_PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
+_PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}")
 # BibTeX has doubled braces of its own
-_SPACED_PLACEHOLDER = re.compile(r"\{\{\s.*?\s\}\}")
+_SPACED_PLACEHOLDER = re.compile(r"\{\{\s[^{}]*\s\}\}")
 _HTML_LINK = re.compile(r"<(?:img|source|a|video)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?\s*(±\s*\d+(\.\d+)?)?")
 _REVISION = re.compile(r"""\brevision["']?\s*[=:]\s*["']([^"']+)["']""")

@@ -85,6 +85,18 @@ class FolderReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """The options of [`check_folder`] for those who call it through [`publish_folder`]; see there."""
+
+    card: str | Path | None = None
+    leave_out: Sequence[str] = ()
+    leave_out_strays: bool = False
+    python: str | Path | None = None
+    fresh_environment: bool = False
+    probe: Probe | None = None
+
+
 def check_folder(
     folder: str | Path,
     *,

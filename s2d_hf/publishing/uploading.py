@@ -25,7 +25,7 @@ from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from ..configuration_s2d import S2DConfig
 from .cards import CARD_NAME, pinned_revisions
-from .folders import FolderReport, check_folder
+from .folders import CheckOptions, FolderReport, check_folder
 
 # https://semver.org
 _SEMVER = re.compile(
@@ -120,7 +120,7 @@ class PublishResult:
 
 
 def publish_folder(
-    folder: str | Path | FolderReport,
+    folder: str | Path,
     repo_id: str,
     *,
     version: str | None = None,
@@ -129,6 +129,7 @@ def publish_folder(
     token: str | None = None,
     revision: str | None = None,
     commit_message: str | None = None,
+    options: CheckOptions | None = None,
     keep: Sequence[str] = (),
     allow_missing: bool = False,
     allow_other_labels: bool = False,
@@ -140,8 +141,7 @@ def publish_folder(
     of the repository that are not in the folder any more are removed; its `.gitattributes` stays as it is.
 
     Args:
-        folder (`str`, `Path` or [`FolderReport`]): The model's folder, see [`check_folder`] for what it must be; or
-            what that found in it, with options of its own.
+        folder (`str` or `Path`): The model's folder; see [`check_folder`] for what it must be.
         repo_id (`str`): `namespace/name`. The repository is created if there is none.
         version (`str`, *optional*): The semantic version that the commit is tagged with: `0.1.0` gives `v0.1.0`.
         private (`bool`, *optional*): Whether a new repository is private.
@@ -149,6 +149,7 @@ def publish_folder(
         token (`str`, *optional*): By default the one of `hf auth login` or `HF_TOKEN`.
         revision (`str`, *optional*): The branch. By default `main`.
         commit_message (`str`, *optional*): By default the version or the folder's name.
+        options ([`CheckOptions`], *optional*): How the folder is checked.
         keep (`Sequence[str]`): Patterns of files of the repository that are not removed, as huggingface_hub's
             `ignore_patterns`: `runs/` and `runs/*` are all that is in the folder.
         allow_missing (`bool`): Upload a draft whose card is not complete. It is said what is missing.
@@ -165,7 +166,7 @@ def publish_folder(
             names a revision that is not there, or if there is no token, no right to write, or no network.
     """
     tag = check_target(repo_id, version)
-    report = folder if isinstance(folder, FolderReport) else check_folder(folder, repo_id=repo_id)
+    report = check_folder(folder, repo_id=repo_id, **vars(options or CheckOptions()))
     report.raise_for_problems(allow_missing)
     say(str(report))
     api = HfApi(token=token, library_name="s2d_hf")

@@ -251,7 +251,7 @@ class S2DTimeline:
             on_window (`Callable`, *optional*): Called with every window's [`WindowScores`], in the order in which they
                 become known.
             on_progress (`Callable`, *optional*): Called with the time of every frame that was looked at, in seconds.
-                It may raise an exception, which ends the analysis.
+                It may raise an exception, which ends the analysis. Neither may change the model meanwhile.
 
         Returns:
             [`VideoTimeline`]; without tracks where there is no face.

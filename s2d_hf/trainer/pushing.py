@@ -11,7 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
 
 from ..image_processing_s2d import S2DImageProcessor
-from ..publishing import check_folder, publish_folder
+from ..publishing import CheckOptions, publish_folder
 from ..video_processing_s2d import S2DVideoProcessor
 from .arguments import S2DTrainingArguments
 
@@ -94,12 +94,13 @@ class HubUpload(_Trainer):
         self._finish_current_push()
         keeps = self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
         result = publish_folder(
-            check_folder(folder, repo_id=self.hub_model_id, leave_out_strays=True),
+            folder,
             self.hub_model_id,
             version=version,
             token=token,
             revision=revision if revision is not None else self.args.hub_revision,
             commit_message=commit_message,
+            options=CheckOptions(leave_out_strays=True),
             keep=_PUSHED_CHECKPOINTS if keeps else (),
             allow_missing=True,
             blocking=blocking,

@@ -1,7 +1,7 @@
 """
 Publishes folders with huggingface_hub's own client, as a process with an environment of its own. Reads a JSON object
-of the arguments of `publish_folder` and `check_folder` from each line of its input and answers each with a line of
-JSON: what was said, the commit, or the error. Loading the model takes seconds and is left out. Runs by itself:
+of the arguments of `publish_folder`, and of `CheckOptions`, from each line of its input and answers each with a line
+of JSON: what was said, the commit, or the error. Loading the model takes seconds and is left out. Runs by itself:
 `python publisher.py`.
 """
 
@@ -11,7 +11,7 @@ import sys
 
 from huggingface_hub import HfApi, constants
 
-from s2d_hf.publishing import check_folder, publish_folder
+from s2d_hf.publishing import CheckOptions, publish_folder
 
 
 def answer(request: dict) -> dict:
@@ -30,9 +30,8 @@ def answer(request: dict) -> dict:
     try:
         names = ("card", "leave_out", "leave_out_strays")
         options = {name: request.pop(name) for name in names if name in request}
-        folder = request.pop("folder")
-        report = check_folder(folder, repo_id=request["repo_id"], probe=lambda folder, labels: [], **options)
-        result = publish_folder(report, **request, say=say)
+        checks = CheckOptions(probe=lambda folder, labels: [], **options)
+        result = publish_folder(**request, options=checks, say=say)
         commit = result.commit.result() if request.get("blocking") is False else result.commit
         statuses = {change.name: change.status for change in result.plan.changes}
         return {"said": said, "commit": None if commit is None else commit.oid, "statuses": statuses}

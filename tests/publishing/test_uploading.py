@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from s2d_hf import S2DConfig, S2DForVideoClassification, S2DImageProcessor, S2DVideoProcessor
-from s2d_hf.publishing import check_folder
+from s2d_hf.publishing import CheckOptions
 from s2d_hf.publishing.uploading import format_size, version_tag
 
 from ..hub_server import HubServer
@@ -285,7 +285,7 @@ def test_the_script_says_what_is_wrong(folder, repo_id, capsys, monkeypatch, tmp
 
     assert run(str(tmp_path / "nowhere"), repo_id) == 1
     assert "publish.py: error: There is no folder" in capsys.readouterr().err
-    monkeypatch.setattr(script, "check_folder", functools.partial(check_folder, probe=lambda *_: []))
+    monkeypatch.setattr(script, "CheckOptions", functools.partial(CheckOptions, probe=lambda *_: []))
     assert run(str(folder), repo_id, "--dry-run", "--version", "2.0.0") == 0
     shown = capsys.readouterr().out
     assert "not compared: the client is offline" in shown and "Tag: v2.0.0" in shown and "LFS" in shown

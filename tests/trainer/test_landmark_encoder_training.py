@@ -294,7 +294,7 @@ from pathlib import Path
 import torch
 from s2d_hf.landmark_encoders_s2d import save_landmark_encoder
 from s2d_hf.trainer.landmark_encoder_training import train_landmark_encoder
-from tests.trainer.test_landmark_training import arguments, dataset, encoder
+from tests.trainer.test_landmark_encoder_training import arguments, dataset, encoder
 
 stills, folder = Path(sys.argv[1]), Path(sys.argv[2])
 settings = arguments(folder / "run", per_device_train_batch_size=4, per_device_eval_batch_size=4)

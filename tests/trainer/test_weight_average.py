@@ -139,11 +139,10 @@ def test_what_is_evaluated_predicted_and_saved_is_the_average(tmp_path):
 def test_what_is_pushed_is_the_average(tmp_path, monkeypatch):
     uploaded = {}
 
-    def publish(report: FolderReport, *args, **kwargs) -> PublishResult:
-        uploaded.update(load_file(report.folder / "model.safetensors"))
-        return PublishResult(report, UploadPlan("somebody/something"))
+    def publish(folder: Path, *args, **kwargs) -> PublishResult:
+        uploaded.update(load_file(folder / "model.safetensors"))
+        return PublishResult(FolderReport(folder), UploadPlan("somebody/something"))
 
-    monkeypatch.setattr("s2d_hf.trainer.pushing.check_folder", lambda folder, **options: FolderReport(folder))
     monkeypatch.setattr("s2d_hf.trainer.pushing.publish_folder", publish)
     monkeypatch.setattr(Trainer, "create_model_card", lambda self, **kwargs: None)
     trainer = averaging_trainer(tmp_path)
