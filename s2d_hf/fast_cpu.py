@@ -54,7 +54,7 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
     """
     layers = [module for module in model.modules() if isinstance(module, FastLinear)]
     for layer in layers:
-        layer.packs = True
+        layer.packs, layer.packed = True, None
     try:
         yield
     finally:
@@ -74,9 +74,10 @@ class FastLinear(nn.Linear):
             return super().forward(input)
         if not self.packs:
             return onednn_linear(input, self.weight, self.bias)
-        if self.packed is None or self.packed.dtype != self.weight.dtype:
-            self.packed = onednn_order(self.weight, rows=input.numel() // self.in_features)
-        return onednn_linear(input, self.packed, self.bias)
+        weight = self.packed  # which another thread may take away
+        if weight is None or weight.dtype != self.weight.dtype:
+            weight = self.packed = onednn_order(self.weight, rows=input.numel() // self.in_features)
+        return onednn_linear(input, weight, self.bias)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without packed weights, which can be neither copied nor pickled."""
