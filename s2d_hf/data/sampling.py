@@ -1,4 +1,7 @@
-"""Which frames of a video make a clip, in training and in evaluation, and which squares of its frames."""
+"""
+Which frames of a video make a clip, in training and in evaluation, and which squares of its frames: windows, as the
+paper takes them. With `sampling: even`, `dataset.py` takes `spread_evenly` of `video_reading_s2d.py` instead.
+"""
 
 import numpy as np
 import torch
