@@ -3,6 +3,8 @@
 import os
 import re
 
+from .texts_s2d import visible
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # of the many containers that FFmpeg reads, those in which videos are found in practice
 VIDEO_SUFFIXES = (
@@ -34,7 +36,7 @@ def printable(name: str) -> str:
 
 def on_one_line(name: str) -> str:
     """A file's name for a log, in which nothing can begin a line or move a terminal's cursor."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match.group()):02x}", printable(name))
+    return visible(printable(name), one_line=True)
 
 
 __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "is_url", "natural_order", "on_one_line", "printable"]

@@ -44,7 +44,7 @@ _DOUBTS = re.compile(
 
 def label_names(config: "PretrainedConfig") -> tuple[str, ...]:
     """The names of a model's labels, in the order of its classes."""
-    return tuple(config.id2label[i] for i in range(config.num_labels))
+    return tuple(config.id2label[i] for i in sorted(config.id2label))
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:

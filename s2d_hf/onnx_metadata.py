@@ -9,6 +9,7 @@ from transformers.image_utils import PILImageResampling, validate_preprocess_arg
 from .access_tokens_s2d import refuse_access_tokens
 from .configuration_s2d import S2DConfig
 from .image_processing_s2d import S2DImageProcessor
+from .labels import label_names
 from .video_processing_s2d import S2DVideoProcessor
 
 Processor = S2DVideoProcessor | S2DImageProcessor
@@ -112,7 +113,7 @@ def describe_model(config: S2DConfig, architecture: str) -> dict[str, Any]:
     functions = {"regression": "none", "multi_label_classification": "sigmoid"}
     return {
         "architecture": architecture,
-        "labels": [config.id2label[number] for number in range(config.num_labels)],
+        "labels": list(label_names(config)),
         "function_to_apply": functions.get(config.problem_type, "softmax"),
         "num_frames": config.num_frames,
         "image_size": config.image_size,

@@ -37,9 +37,10 @@ def clock(seconds: float) -> str:
     return f"{ahead}:{rest // 10:02}.{rest % 10}"
 
 
-def visible(text: str) -> str:
-    """A text of one's own or others' names, in which nothing can move a terminal's cursor or colour it."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match.group()):02x}", text)
+def visible(text: str, one_line: bool = False) -> str:
+    """A text of others' names, in which nothing can move a cursor or colour it, nor with `one_line` begin a line."""
+    controls = r"[\x00-\x1f\x7f-\x9f]" if one_line else r"[\x00-\x09\x0b-\x1f\x7f-\x9f]"
+    return re.sub(controls, lambda match: f"\\x{ord(match.group()):02x}", text)
 
 
 __all__ = ["clock", "count_of", "listed", "shorten", "visible"]

@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
 from ..configuration_s2d import S2DConfig
+from ..labels import label_names
 from ..texts_s2d import shorten
 from .licenses import LICENSES
 from .problems import Problem
@@ -362,7 +363,7 @@ def _check_labels(sections: list[_Section], config: S2DConfig | None) -> Iterato
             "class's number (`| 0 | happy |`), or in one line between commas."
         )
     elif config is not None:
-        expected = [config.id2label[i] for i in range(len(config.id2label))]
+        expected = list(label_names(config))
         if labels != [_without_marks(label) for label in expected]:
             yield _wrong(f"`## Labels` lists {', '.join(labels)}, and the model has {', '.join(expected)}.")
 

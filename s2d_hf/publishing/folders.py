@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration_s2d import S2DConfig
+from ..labels import label_names
 from ..modeling_s2d import CLASSIFIERS
 from .cards import CARD_NAME, find_card_problems, linked_files
 from .code_files import check_syntax, find_code, imported_packages
@@ -72,7 +73,7 @@ class FolderReport:
     def __str__(self) -> str:
         lines = [f"{self.folder}:"]
         if self.config is not None:
-            labels = ", ".join(self.config.id2label[i] for i in sorted(self.config.id2label))
+            labels = ", ".join(label_names(self.config))
             lines.append(f"  {' '.join(self.config.architectures or ())}, labels: {labels}")
         if self.weights is not None and self.weights.dtypes:
             dtypes = ", ".join(f"{count} tensors of {dtype}" for dtype, count in self.weights.dtypes.items())

@@ -165,7 +165,8 @@ def publish_folder(
         PublishingError: if the repository holds another architecture, other labels or the tag already, if the card
             names a revision that is not there, or if there is no token, no right to write, or no network.
     """
-    tag = check_target(repo_id, version)
+    _check_repo_id(repo_id)
+    tag = None if version is None else version_tag(version)
     report = check_folder(folder, repo_id=repo_id, **vars(options or CheckOptions()))
     report.raise_for_problems(allow_missing)
     say(str(report))
@@ -189,22 +190,6 @@ def publish_folder(
     commit = upload()
     say(f"Uploaded: {commit.commit_url}{'' if tag is None else f', tagged {tag}'}")
     return PublishResult(report, plan, commit)
-
-
-def check_target(repo_id: str, version: str | None) -> str | None:
-    """
-    The tag of a version, if there is one; see [`version_tag`].
-
-    Raises:
-        ValueError: if `repo_id` or `version` is malformed.
-    """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"`repo_id`: {error}") from error
-    if repo_id.count("/") != 1:
-        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
-    return None if version is None else version_tag(version)
 
 
 def version_tag(version: str) -> str:
@@ -291,6 +276,15 @@ def format_size(size: int) -> str:
 
 class _NotReached(Exception):
     """The Hub could not be asked."""
+
+
+def _check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"`repo_id`: {error}") from error
+    if repo_id.count("/") != 1:
+        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
 
 
 def _change(name: str, path: Path, sibling: Any, status: str) -> FileChange:

@@ -20,6 +20,7 @@ from ..face_detection_s2d import FACE_DETECTORS, detector_download
 from ..face_tracking_s2d import FaceFollower, FollowedFace, FollowedFrame
 from ..fast_cpu import packed_weights, use_fast_cpu
 from ..int8_linear import Int8Linear, use_int8
+from ..labels import label_names
 from ..model_loading import check_model_type, errors_named, load_whole_model
 from ..model_sources import DEFAULT_MODEL, find_model
 from ..modeling_s2d import S2DForVideoClassification
@@ -139,7 +140,7 @@ class S2DTimeline:
         self.max_gap = max_gap
         self.min_duration = min_duration
         self.switch_cost = switch_cost
-        self.labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+        self.labels = label_names(model.config)
         # Seconds that each stage of the latest video took, and "total". A GPU goes on while the next stage begins;
         # with `exact_timings`, each stage waits for it, which takes longer.
         self.timings: dict[str, float] = {}
